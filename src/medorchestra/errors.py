@@ -1,0 +1,65 @@
+"""The exception tree, sorted by who has to act. Messages carry ids and counts, never report text.
+
+MedorchestraError            catches everything this library raises on purpose
+├── PlanError                fix the plan: unknown field, unknown finding or value, unsafe template ...
+│   └── RuleError            fix its rules: they name what is not there, or are too entangled to compile
+├── GuidelineError           fix the guideline text: no sections, section numbers missing or doubled
+├── CaseError                fix the synthetic cases
+├── SourceError              fix the input: missing file or column, wrong encoding, doubled ids ...
+├── ModelError               fix the model or adapter file, or install what runs it
+│   └── ContextTooSmallError      a prompt does not fit the model's context (the executor handles this one)
+├── StorageError             fix the machine: folder not writable, disk full, ledger not readable
+└── SettingsError            fix the call: an option has an impossible value
+"""
+
+from __future__ import annotations
+
+
+class MedorchestraError(Exception):
+    """Base class of everything raised on purpose by medorchestra."""
+
+
+class PlanError(MedorchestraError):
+    """The plan file is not a valid plan. The message names the place in the plan."""
+
+
+class RuleError(PlanError):
+    """The rules of a plan cannot be compiled."""
+
+
+class GuidelineError(MedorchestraError):
+    """The guideline text cannot be read as numbered, citable sections."""
+
+
+class CaseError(MedorchestraError):
+    """A file of synthetic cases is not valid. The message names line and case id."""
+
+
+class SourceError(MedorchestraError):
+    """The input with the reports cannot be read. The message names file, column, row or id."""
+
+
+class ModelError(MedorchestraError):
+    """The model or the adapter cannot be used. The message names the file and the next step."""
+
+
+class ContextTooSmallError(ModelError):
+    """A prompt has more tokens than the model's context holds.
+
+    Attributes:
+        needed: tokens the prompt would take.
+        available: tokens the context can give it.
+    """
+
+    def __init__(self, needed: int, available: int) -> None:
+        super().__init__(f"prompt of {needed} tokens, room for {available}")
+        self.needed = needed
+        self.available = available
+
+
+class StorageError(MedorchestraError):
+    """A file of the run cannot be written or read back. The message names the path."""
+
+
+class SettingsError(MedorchestraError):
+    """An option of the call has a value that cannot be used."""

@@ -1,0 +1,1 @@
+"""Sources of reports: tables (CSV, Parquet, JSONL) and folders of text files."""
