@@ -1,0 +1,477 @@
+"""Rules compiled once into a decision diagram: exact decisions and probabilities, whatever is unknown.
+
+A rule list over closed findings is a function from findings to the first rule that holds. It is compiled into a
+reduced, ordered, multi-valued decision diagram (Bryant 1986, in its multi-valued form): each inner node asks one
+variable, each path ends in a rule. Then
+    - the outcomes that remain possible are the ends that can be reached with what is known;
+    - the probability of an outcome is the flow from the root to its ends, one multiplication per edge;
+    - the findings that would settle an open case are exactly those the diagram still asks once the known ones are
+      put in, because in a reduced diagram a variable appears only if the result depends on it.
+
+Silence is a value of its own. Where the plan reads it as a value, it leads where that value leads; where it is
+unknown, a second variable (the truth behind the silence) is asked instead. Numbers are cut into the cells between
+the bounds that the rules name. Distributions of different findings are taken as independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from medorchestra.errors import RuleError
+from medorchestra.rules import (
+    NOT_STATED,
+    AllOf,
+    AnyOf,
+    Bounds,
+    Condition,
+    DecisionRule,
+    Domain,
+    Is,
+    Known,
+    Not,
+    OptionIs,
+    Probabilities,
+    Verdict,
+    check_rules,
+    findings_in,
+    leaves_of,
+)
+
+MAX_STATES = 50_000
+"""A plan is untrusted: rules that need more states than this to compile are refused (pancreas: < 1000)."""
+
+NO_RULE = -1
+
+Variable: TypeAlias = tuple[str, bool]
+"""(finding, behind_silence): what the report says, or the truth where the report is silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Atom:
+    """The variable is one of these symbols."""
+
+    variable: Variable
+    symbols: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Join:
+    """All (`every`) or any of the parts hold."""
+
+    every: bool
+    parts: frozenset[Expr]
+
+
+Expr: TypeAlias = bool | _Atom | _Join
+"""A condition in negation normal form: negation is pushed into the atoms."""
+
+
+def _join(parts: Iterable[Expr], *, every: bool) -> Expr:
+    """`all` or `any` of the parts, flattened and folded."""
+    absorbing = not every
+    flat: set[Expr] = set()
+    for part in parts:
+        if isinstance(part, bool):
+            if part is absorbing:
+                return absorbing
+        elif isinstance(part, _Join) and part.every is every:
+            flat.update(part.parts)
+        else:
+            flat.add(part)
+    if not flat:
+        return not absorbing
+    return next(iter(flat)) if len(flat) == 1 else _Join(every, frozenset(flat))
+
+
+class _Translation:
+    """Conditions to expressions over symbols, and what silence does to an expression."""
+
+    def __init__(self, rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str]) -> None:
+        self.options = options
+        self.domains = {domain.finding: domain for domain in domains}
+        conditions = [rule.when for rule in rules]
+        conditions += [domain.silence.unless for domain in domains if domain.silence.unless is not None]
+        self.cuts: dict[str, tuple[float, ...]] = {}
+        for condition in conditions:
+            for leaf in leaves_of(condition):
+                if isinstance(leaf, Bounds):
+                    merged = {*self.cuts.get(leaf.finding, ()), *leaf.cuts}
+                    self.cuts[leaf.finding] = tuple(sorted(merged))
+        self.symbols = {name: self._symbols(domain) for name, domain in self.domains.items()}
+
+    def _symbols(self, domain: Domain) -> tuple[str, ...]:
+        if domain.values is not None:
+            return domain.values
+        return tuple(f"cell {i}" for i in range(2 * len(self.cuts.get(domain.finding, ())) + 1))
+
+    def cell_of(self, finding: str, number: float) -> str:
+        """The cell of a number: even cells lie between cuts, odd cells are the cuts themselves."""
+        index = 0
+        for cut in self.cuts.get(finding, ()):
+            if number < cut:
+                break
+            index += 1 if number == cut else 2
+        return f"cell {index}"
+
+    def _samples(self, finding: str) -> list[float]:
+        """One number inside every cell, in order."""
+        cuts = self.cuts.get(finding, ())
+        if not cuts:
+            return [0.0]
+        samples = [cuts[0] - 1.0]
+        for i, cut in enumerate(cuts):
+            after = cut + 1.0 if i + 1 == len(cuts) else (cut + cuts[i + 1]) / 2
+            samples += [cut, after]
+        return samples
+
+    def expression(self, condition: Condition, *, negated: bool = False) -> Expr:
+        """The condition in negation normal form."""
+        if isinstance(condition, Not):
+            return self.expression(condition.not_, negated=not negated)
+        if isinstance(condition, AllOf | AnyOf):
+            parts = condition.all if isinstance(condition, AllOf) else condition.any
+            every = isinstance(condition, AllOf) is not negated
+            return _join((self.expression(part, negated=negated) for part in parts), every=every)
+        if isinstance(condition, OptionIs):
+            return (self.options[condition.option] == condition.is_) is not negated
+        symbols = self.symbols[condition.finding]
+        if isinstance(condition, Bounds):
+            inside = zip(symbols, self._samples(condition.finding), strict=True)
+            chosen = {symbol for symbol, sample in inside if condition.holds(sample)}
+        else:
+            chosen = {condition.is_} if isinstance(condition, Is) else set(condition.in_)
+        kept = frozenset(symbol for symbol in symbols if (symbol in chosen) is not negated)
+        if not kept or len(kept) == len(symbols):
+            return bool(kept)
+        return _Atom((condition.finding, False), kept)
+
+    def substitute(self, expr: Expr, variable: Variable, symbol: str) -> Expr:
+        """The expression once the variable is known to be this symbol (or silent)."""
+        if isinstance(expr, bool):
+            return expr
+        if isinstance(expr, _Join):
+            return _join((self.substitute(part, variable, symbol) for part in expr.parts), every=expr.every)
+        if expr.variable != variable:
+            return expr
+        if symbol != NOT_STATED:
+            return symbol in expr.symbols
+        silence = self.domains[variable[0]].silence
+        truth = _Atom((variable[0], True), expr.symbols)
+        if silence.reads_as is None:
+            return truth
+        constant = silence.reads_as in expr.symbols
+        if silence.unless is None:
+            return constant
+        unknown = _join((self.expression(silence.unless), truth), every=True)
+        read = _join((self.expression(silence.unless, negated=True), constant), every=True)
+        return _join((unknown, read), every=False)
+
+
+def _variables_in(expr: Expr) -> set[Variable]:
+    if isinstance(expr, bool):
+        return set()
+    if isinstance(expr, _Atom):
+        return {expr.variable}
+    return set().union(*map(_variables_in, expr.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Asks `variable`; `children[i]` follows its i-th symbol (the last one is silence, for what the report says).
+
+    A child >= 0 is a node; a child < 0 is an end: rule `-child - 2`, or no rule at `NO_RULE`.
+    """
+
+    variable: Variable
+    children: tuple[int, ...]
+
+
+def _end(rule: int) -> int:
+    return -rule - 2
+
+
+class DecisionTable:
+    """Compiled rules. Build once per plan; thread-safe to use.
+
+    Raises:
+        RuleError: a rule names an unknown finding, value or option, or the rules need more than `MAX_STATES` states.
+    """
+
+    def __init__(
+        self, rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str] | None = None
+    ) -> None:
+        check_rules(rules, domains, options or {})
+        self.rules = tuple(rules)
+        self._translation = _Translation(rules, domains, options or {})
+        self._outcomes = tuple(dict.fromkeys(rule.outcome for rule in rules))
+        self._order = self._variable_order(domains)
+        self._nodes: list[_Node] = []
+        self._unique: dict[_Node, int] = {}
+        self._states: dict[tuple[tuple[Expr, int], ...], int] = {}
+        self._root = self._build(
+            self._settle((self._translation.expression(rule.when), i) for i, rule in enumerate(rules))
+        )
+        self._states.clear()
+
+    @property
+    def size(self) -> int:
+        """Number of inner nodes."""
+        return len(self._nodes)
+
+    def _variable_order(self, domains: Sequence[Domain]) -> dict[Variable, int]:
+        """Findings in the order in which the rules (then the silences) first look at them."""
+        names: dict[str, None] = {}
+        for rule in self.rules:
+            for name in findings_in(rule.when):
+                names.setdefault(name)
+                unless = self._translation.domains[name].silence.unless
+                names.update(dict.fromkeys(findings_in(unless)) if unless else {})
+        names.update(dict.fromkeys(domain.finding for domain in domains))
+        return {variable: i for i, variable in enumerate((n, behind) for n in names for behind in (False, True))}
+
+    @staticmethod
+    def _settle(rules: Iterable[tuple[Expr, int]]) -> tuple[tuple[Expr, int], ...]:
+        """Drop the rules that cannot hold and those behind one that holds for certain."""
+        left: list[tuple[Expr, int]] = []
+        for expr, rule in rules:
+            if expr is False:
+                continue
+            left.append((expr, rule))
+            if expr is True:
+                break
+        return tuple(left)
+
+    def _build(self, state: tuple[tuple[Expr, int], ...]) -> int:
+        if not state:
+            return NO_RULE
+        if state[0][0] is True:
+            return _end(state[0][1])
+        found = self._states.get(state)
+        if found is not None:
+            return found
+        if len(self._states) >= MAX_STATES:
+            raise RuleError(
+                f"rules too entangled: more than {MAX_STATES} states; split findings or simplify conditions"
+            )
+        variable = min(set().union(*(_variables_in(expr) for expr, _ in state)), key=self._order.__getitem__)
+        children = tuple(
+            self._build(self._settle((self._translation.substitute(e, variable, symbol), rule) for e, rule in state))
+            for symbol in self._symbols(variable)
+        )
+        node = self._node(variable, children)
+        self._states[state] = node
+        return node
+
+    def _symbols(self, variable: Variable) -> tuple[str, ...]:
+        stated = self._translation.symbols[variable[0]]
+        return stated if variable[1] else (*stated, NOT_STATED)
+
+    def _node(self, variable: Variable, children: tuple[int, ...]) -> int:
+        if len(set(children)) == 1:
+            return children[0]
+        node = _Node(variable, children)
+        index = self._unique.get(node)
+        if index is None:
+            index = self._unique[node] = len(self._nodes)
+            self._nodes.append(node)
+        return index
+
+    # ------------------------------------------------------------------ decisions
+
+    def _symbol_of(self, finding: str, value: str | float) -> str:
+        """The symbol of a value; raises RuleError for a value the finding does not have."""
+        if value == NOT_STATED:
+            return NOT_STATED
+        domain = self._translation.domains.get(finding)
+        if domain is None:
+            raise RuleError(f"unknown finding {finding!r}; there are: {', '.join(self._translation.domains)}")
+        if domain.values is None:
+            return self._translation.cell_of(finding, float(value))
+        if value not in domain.values:
+            raise RuleError(f"finding {finding!r} has no value {value!r}; it has: {', '.join(domain.values)}")
+        return str(value)
+
+    def _open_children(self, node: _Node, fixed: Mapping[str, str]) -> Sequence[int]:
+        """The children that what is known leaves open."""
+        finding, behind_silence = node.variable
+        if behind_silence:
+            return node.children
+        symbol = fixed.get(finding)
+        if symbol is None:
+            return node.children[:-1]  # unknown is not silence: the truth is one of the stated values
+        return (node.children[self._symbols(node.variable).index(symbol)],)
+
+    def _fixed(self, known: Known) -> dict[str, str]:
+        return {name: self._symbol_of(name, value) for name, value in known.items() if value is not None}
+
+    def _reach(self, fixed: Mapping[str, str]) -> set[int]:
+        """All ends that can be reached."""
+        ends: set[int] = set()
+        seen: set[int] = set()
+        stack = [self._root]
+        while stack:
+            here = stack.pop()
+            if here < 0:
+                ends.add(here)
+            elif here not in seen:
+                seen.add(here)
+                stack.extend(self._open_children(self._nodes[here], fixed))
+        return ends
+
+    def _outcome_of(self, end: int) -> str | None:
+        return None if end == NO_RULE else self.rules[-end - 2].outcome
+
+    def decide(self, known: Known) -> Verdict:
+        """What follows for certain, over all completions of the unknown.
+
+        Args:
+            known: finding -> value, number, `NOT_STATED`, or None for unknown. Findings left out are unknown.
+
+        Raises:
+            RuleError: a finding or value the plan does not have.
+        """
+        fixed = self._fixed(known)
+        ends = self._reach(fixed)
+        rules = tuple(rule.rule for i, rule in enumerate(self.rules) if _end(i) in ends)
+        reached = {self._outcome_of(end) for end in ends}
+        possible = tuple(outcome for outcome in self._outcomes if outcome in reached)
+        gap = NO_RULE in ends
+        certain = len(possible) == 1 and not gap
+        return Verdict(
+            outcome=possible[0] if certain else None,
+            possible=possible,
+            rule=rules[0] if len(rules) == 1 and not gap else None,
+            possible_rules=rules,
+            missing=() if certain else self._undecided_findings(fixed),
+            gap=gap,
+        )
+
+    def _undecided_findings(self, fixed: Mapping[str, str]) -> tuple[str, ...]:
+        """Findings on which the outcome still depends, in the order the rules ask them."""
+        asked: dict[int, tuple[Variable, tuple[object, ...]]] = {}
+        unique: dict[tuple[Variable, tuple[object, ...]], int] = {}
+        reduced: dict[int, object] = {}
+
+        def restrict(here: int) -> object:
+            if here < 0:
+                return self._outcome_of(here)
+            if here not in reduced:
+                node = self._nodes[here]
+                children = tuple(restrict(child) for child in self._open_children(node, fixed))
+                if len(set(children)) == 1:
+                    reduced[here] = children[0]
+                else:
+                    key = (node.variable, children)
+                    reduced[here] = unique.setdefault(key, len(unique))
+                    asked[unique[key]] = key
+            return reduced[here]
+
+        found: set[Variable] = set()
+        stack = [restrict(self._root)]
+        seen: set[object] = set()
+        while stack:
+            here = stack.pop()
+            if isinstance(here, int) and here not in seen:
+                seen.add(here)
+                found.add(asked[here][0])
+                stack.extend(asked[here][1])
+        return tuple(dict.fromkeys(name for name, _ in sorted(found, key=self._order.__getitem__)))
+
+    def sufficient(self, known: Known, *, last: Sequence[str] = ()) -> tuple[str, ...]:
+        """Findings that alone already force the verdict's outcome: dropping any one of them would open it.
+
+        Args:
+            known: as in `decide`.
+            last: findings to keep where there is a choice (those of the deciding rule, say).
+
+        Returns:
+            names in the order of the rules; empty when the outcome is open.
+        """
+        fixed = self._fixed(known)
+        outcomes = {self._outcome_of(end) for end in self._reach(fixed)}
+        if len(outcomes) != 1:
+            return ()
+        for name in sorted(fixed, key=lambda n: (n in last, -self._order.get((n, False), -1))):
+            fewer = {other: symbol for other, symbol in fixed.items() if other != name}
+            if {self._outcome_of(end) for end in self._reach(fewer)} == outcomes:
+                fixed = fewer
+        return tuple(sorted(fixed, key=lambda n: self._order[(n, False)]))
+
+    def assumptions(self, known: Known) -> tuple[str, ...]:
+        """Silent findings whose reading as a value the verdict rests on: unknown, they would leave more possible."""
+        fixed = self._fixed(known)
+        outcomes = {self._outcome_of(end) for end in self._reach(fixed)}
+        material: list[str] = []
+        for name, symbol in fixed.items():
+            if symbol != NOT_STATED or self._translation.domains[name].silence.reads_as is None:
+                continue
+            fewer = {other: s for other, s in fixed.items() if other != name}
+            if {self._outcome_of(end) for end in self._reach(fewer)} != outcomes:
+                material.append(name)
+        return tuple(sorted(material, key=lambda n: self._order[(n, False)]))
+
+    # -------------------------------------------------------------- probabilities
+
+    def probabilities(
+        self, distributions: Mapping[str, Mapping[str, float] | Mapping[float | str, float]]
+    ) -> Probabilities:
+        """Probability of every outcome, exact under independence of the findings.
+
+        Args:
+            distributions: finding -> probability of each value (numbers for a number finding) and of `NOT_STATED`;
+                must sum to one (within 1e-6). A finding left out is unknown: its prior is used.
+
+        Raises:
+            RuleError: an unknown finding or value.
+            ValueError: a negative probability, or a sum that is not one.
+        """
+        weights: dict[Variable, tuple[float, ...]] = {}
+        for finding, distribution in distributions.items():
+            weights[(finding, False)] = self._weights(finding, distribution)
+        flow = [0.0] * len(self._nodes)
+        ends: dict[int, float] = {}
+        if self._root < 0:
+            ends[self._root] = 1.0
+        else:
+            flow[self._root] = 1.0
+        # A node is always stored after its children, so walking backwards visits parents first.
+        for here in range(len(self._nodes) - 1, -1, -1):
+            if flow[here] == 0.0:
+                continue
+            node = self._nodes[here]
+            if node.variable not in weights:
+                weights[node.variable] = self._prior(node.variable)
+            for child, weight in zip(node.children, weights[node.variable], strict=True):
+                if weight == 0.0:
+                    continue
+                if child < 0:
+                    ends[child] = ends.get(child, 0.0) + flow[here] * weight
+                else:
+                    flow[child] += flow[here] * weight
+        by_rule = {rule.rule: ends.get(_end(i), 0.0) for i, rule in enumerate(self.rules)}
+        by_outcome = dict.fromkeys(self._outcomes, 0.0)
+        for rule in self.rules:
+            by_outcome[rule.outcome] += by_rule[rule.rule]
+        return Probabilities(by_outcome, by_rule, ends.get(NO_RULE, 0.0))
+
+    def _weights(
+        self, finding: str, distribution: Mapping[str, float] | Mapping[float | str, float]
+    ) -> tuple[float, ...]:
+        total = sum(distribution.values())
+        if abs(total - 1.0) > 1e-6 or min(distribution.values(), default=0.0) < 0.0:
+            raise ValueError(f"probabilities of finding {finding!r} must be non-negative and sum to 1, not {total!r}")
+        by_symbol: dict[str, float] = {}
+        for value, probability in distribution.items():
+            symbol = self._symbol_of(finding, value)
+            by_symbol[symbol] = by_symbol.get(symbol, 0.0) + probability / total
+        return tuple(by_symbol.get(symbol, 0.0) for symbol in self._symbols((finding, False)))
+
+    def _prior(self, variable: Variable) -> tuple[float, ...]:
+        domain = self._translation.domains[variable[0]]
+        stated = self._translation.symbols[variable[0]]
+        raw = [(domain.prior or {}).get(symbol, 0.0) if domain.prior else 1.0 for symbol in stated]
+        total = sum(raw)
+        weights = tuple(weight / total for weight in raw)
+        return weights if variable[1] else (*weights, 0.0)

@@ -1,0 +1,303 @@
+"""The rule language: typed conditions over findings, three-valued, pure.
+
+Rules are read in order and the first that holds decides. A condition is data (a tree of `all`, `any`, `not`, `is`,
+`in`, numeric bounds and plan options), never code. `evaluate` is Kleene's strong three-valued logic; `decide` and
+`probabilities` are exact, over all completions of what is not known (see `decision_diagram`). Knows nothing of
+models, prompts or reports.
+
+Three states of a finding must not be confused:
+    a value        the report states it;
+    NOT_STATED     the report was read and is silent: the plan says what silence means, finding by finding;
+    unknown        nobody managed to read it (a failed answer): any stated value remains possible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from medorchestra.errors import RuleError
+
+NOT_STATED: Literal["not_stated"] = "not_stated"
+
+Known: TypeAlias = Mapping[str, str | float | None]
+"""What is known of a report: finding -> value, `NOT_STATED`, or None (or absent) for unknown."""
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+
+
+class AllOf(_Node):
+    """Holds when every part holds; false when one is false."""
+
+    all: tuple[Condition, ...] = Field(min_length=1)
+
+
+class AnyOf(_Node):
+    """Holds when one part holds; false when all are false."""
+
+    any: tuple[Condition, ...] = Field(min_length=1)
+
+
+class Not(_Node):
+    """Holds when the part is false; unknown stays unknown."""
+
+    not_: Condition = Field(alias="not")
+
+
+class Is(_Node):
+    """The finding has this value."""
+
+    finding: str
+    is_: str = Field(alias="is")
+
+
+class In(_Node):
+    """The finding has one of these values."""
+
+    finding: str
+    in_: tuple[str, ...] = Field(alias="in", min_length=1)
+
+
+class Bounds(_Node):
+    """The number lies within these bounds, in the finding's unit. `above` and `below` exclude the bound itself."""
+
+    finding: str
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Bounds:
+        given = [bound for bound in (self.above, self.at_least, self.below, self.at_most) if bound is not None]
+        if not given:
+            raise ValueError("give at least one of above, at_least, below, at_most")
+        if not all(math.isfinite(bound) for bound in given):
+            raise ValueError("bounds must be finite numbers")
+        return self
+
+    def holds(self, number: float) -> bool:
+        """Whether this number lies within the bounds."""
+        return not (
+            (self.above is not None and number <= self.above)
+            or (self.at_least is not None and number < self.at_least)
+            or (self.below is not None and number >= self.below)
+            or (self.at_most is not None and number > self.at_most)
+        )
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """The numbers at which the truth of this condition can change."""
+        return tuple(b for b in (self.above, self.at_least, self.below, self.at_most) if b is not None)
+
+
+class OptionIs(_Node):
+    """A named option of the plan has this setting: known before any report is read."""
+
+    option: str
+    is_: str = Field(alias="is")
+
+
+def _kind_of(value: Any) -> str | None:
+    """Which condition a mapping (or an already built node) is, by its keys."""
+    if isinstance(value, _Node):
+        return type(value).__name__
+    if not isinstance(value, Mapping):
+        return None
+    keys = set(value)
+    for key, kind in (("all", "AllOf"), ("any", "AnyOf"), ("not", "Not"), ("option", "OptionIs")):
+        if key in keys:
+            return kind
+    if "is" in keys:
+        return "Is"
+    return "In" if "in" in keys else "Bounds"
+
+
+Condition: TypeAlias = Annotated[
+    Annotated[AllOf, Tag("AllOf")]
+    | Annotated[AnyOf, Tag("AnyOf")]
+    | Annotated[Not, Tag("Not")]
+    | Annotated[Is, Tag("Is")]
+    | Annotated[In, Tag("In")]
+    | Annotated[Bounds, Tag("Bounds")]
+    | Annotated[OptionIs, Tag("OptionIs")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="condition",
+        custom_error_message="not a condition: expected all, any, not, option, or finding with is, in or bounds",
+    ),
+]
+
+for _model in (AllOf, AnyOf, Not):
+    _model.model_rebuild()
+
+
+def children_of(condition: Condition) -> tuple[Condition, ...]:
+    """The direct parts of a condition; empty for a leaf."""
+    if isinstance(condition, AllOf):
+        return condition.all
+    if isinstance(condition, AnyOf):
+        return condition.any
+    return (condition.not_,) if isinstance(condition, Not) else ()
+
+
+def leaves_of(condition: Condition) -> Iterable[Is | In | Bounds | OptionIs]:
+    """All leaves, left to right."""
+    if isinstance(condition, Is | In | Bounds | OptionIs):
+        yield condition
+    for part in children_of(condition):
+        yield from leaves_of(part)
+
+
+def findings_in(condition: Condition) -> tuple[str, ...]:
+    """Names of the findings a condition looks at, in order of appearance, without repeats."""
+    named = (leaf.finding for leaf in leaves_of(condition) if not isinstance(leaf, OptionIs))
+    return tuple(dict.fromkeys(named))
+
+
+def evaluate(condition: Condition, known: Known, options: Mapping[str, str] | None = None) -> bool | None:
+    """Kleene's strong three-valued logic: True, False, or None for unknown.
+
+    Silence counts as unknown here; where a plan reads silence as a value, pass that value in `known`.
+    If the result is not None, every completion of the unknown findings gives the same result.
+    """
+    if isinstance(condition, OptionIs):
+        setting = (options or {}).get(condition.option)
+        return None if setting is None else setting == condition.is_
+    if isinstance(condition, Is | In | Bounds):
+        return _evaluate_leaf(condition, known.get(condition.finding))
+    results = [evaluate(part, known, options) for part in children_of(condition)]
+    if isinstance(condition, Not):
+        return None if results[0] is None else not results[0]
+    decisive = isinstance(condition, AnyOf)
+    if decisive in results:
+        return decisive
+    return None if None in results else not decisive
+
+
+def _evaluate_leaf(condition: Is | In | Bounds, value: str | float | None) -> bool | None:
+    if value is None or value == NOT_STATED:
+        return None
+    if isinstance(condition, Bounds):
+        return condition.holds(float(value))
+    return value == condition.is_ if isinstance(condition, Is) else value in condition.in_
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """What NOT_STATED means for the outcome.
+
+    Attributes:
+        reads_as: the value silence is read as, or None: unknown.
+        unless: silence is unknown all the same where this holds (it may look only at findings whose own silence
+            has no `unless`).
+    """
+
+    reads_as: str | None = None
+    unless: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The values a finding can take.
+
+    Attributes:
+        finding: its name.
+        values: its closed values, or None for a number.
+        silence: what NOT_STATED means.
+        prior: weight of each value where the truth is unknown; uniform where none is given. Touches probabilities
+            only, never which outcomes are possible.
+    """
+
+    finding: str
+    values: tuple[str, ...] | None
+    silence: Silence = field(default_factory=Silence)
+    prior: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRule:
+    """One rule as the decision needs it: the first whose condition holds gives its outcome."""
+
+    rule: str
+    outcome: str
+    when: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows for certain from what is known.
+
+    Attributes:
+        outcome: the outcome, when every completion of the unknown leads to it; otherwise None.
+        possible: all outcomes some completion leads to, in the order of the rules.
+        rule: the deciding rule, when every completion is decided by it; otherwise None.
+        possible_rules: all rules that decide some completion.
+        missing: the findings that would settle an open verdict: the possible outcomes depend on each of them, and
+            on no other. Empty when `outcome` is given.
+        gap: True when for some completion no rule holds at all.
+    """
+
+    outcome: str | None
+    possible: tuple[str, ...]
+    rule: str | None
+    possible_rules: tuple[str, ...]
+    missing: tuple[str, ...]
+    gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """Probability of every outcome and every rule; `no_rule` is the share that no rule decides. Sums to one."""
+
+    outcomes: Mapping[str, float]
+    rules: Mapping[str, float]
+    no_rule: float
+
+
+def check_rules(rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str]) -> None:
+    """Refuse rules that name what is not there.
+
+    Raises:
+        RuleError: names the rule and the unknown finding, value or option.
+    """
+    by_name = {domain.finding: domain for domain in domains}
+    for rule in rules:
+        _check_condition(rule.when, by_name, options, f"rule {rule.rule!r}")
+    for domain in domains:
+        unless = domain.silence.unless
+        if unless is None:
+            continue
+        where = f"finding {domain.finding!r}, not_stated.unless"
+        _check_condition(unless, by_name, options, where)
+        for name in findings_in(unless):
+            if by_name[name].silence.unless is not None or name == domain.finding:
+                raise RuleError(f"{where}: looks at {name!r}, whose silence has an `unless` of its own")
+
+
+def _check_condition(
+    condition: Condition, by_name: Mapping[str, Domain], options: Mapping[str, str], where: str
+) -> None:
+    for leaf in leaves_of(condition):
+        if isinstance(leaf, OptionIs):
+            if leaf.option not in options:
+                raise RuleError(f"{where}: unknown option {leaf.option!r}; there are: {', '.join(options) or 'none'}")
+            continue
+        domain = by_name.get(leaf.finding)
+        if domain is None:
+            raise RuleError(f"{where}: unknown finding {leaf.finding!r}; there are: {', '.join(by_name)}")
+        if isinstance(leaf, Bounds) != (domain.values is None):
+            needs = "bounds (above, at_least, below, at_most)" if domain.values is None else "`is` or `in`"
+            raise RuleError(f"{where}: finding {leaf.finding!r} needs {needs}")
+        if isinstance(leaf, Bounds):
+            continue
+        for value in (leaf.is_,) if isinstance(leaf, Is) else leaf.in_:
+            if value not in (domain.values or ()):
+                has = ", ".join(domain.values or ())
+                raise RuleError(f"{where}: finding {leaf.finding!r} has no value {value!r}; it has: {has}")
