@@ -1,0 +1,207 @@
+"""Answers of one report -> decision, by the plan's rules, with everything a person needs to check it.
+
+Deterministic and free of models. The outcome is what follows for certain from the answered values; the probabilities
+come from the scored distributions; the two can differ, and then a person is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from medorchestra.local.answers import Answer, AnswerStatus
+from medorchestra.plan import Citation, Flag, Plan
+from medorchestra.rules import NOT_STATED, Verdict, evaluate, findings_in
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingRule:
+    """The rule that fired, with its place in the guideline."""
+
+    id: str
+    outcome: str
+    citation: Citation
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RaisedFlag:
+    """A flag of the plan whose condition holds."""
+
+    id: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the answers of one report lead to.
+
+    Attributes:
+        outcome: the outcome that follows for certain, or None while several are possible.
+        best_outcome: the most probable outcome; always given.
+        probability: of `best_outcome`.
+        probabilities: of every outcome; with `undecided` they sum to one.
+        undecided: probability that no rule holds.
+        possible_outcomes: outcomes that some reading of what is unknown leads to.
+        rule: the rule that decided; None while open, or when the outcome is certain but its rule is not.
+        rests_on: findings that alone already force the outcome.
+        assumed: silent findings that the plan reads as a value and on which the outcome rests: finding -> value.
+        missing: findings that would settle an open decision.
+        flags: flags of the plan that hold.
+        review: whether a person has to look.
+        review_reasons: why; ids and counts only.
+    """
+
+    outcome: str | None
+    best_outcome: str
+    probability: float
+    probabilities: Mapping[str, float]
+    undecided: float
+    possible_outcomes: tuple[str, ...]
+    rule: DecidingRule | None
+    rests_on: tuple[str, ...]
+    assumed: Mapping[str, str]
+    missing: tuple[str, ...]
+    flags: tuple[RaisedFlag, ...]
+    review: bool
+    review_reasons: tuple[str, ...]
+
+
+def decide(plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[str] = ()) -> Decision:
+    """Merge the answers of one report into a decision.
+
+    Args:
+        plan: the plan that asked.
+        answers: one for each of its subtasks (those that read no finding are left aside).
+        scope_problems: from `scope.scope_problems`.
+
+    Raises:
+        ValueError: two answers read the same finding, or a finding of the plan has none.
+    """
+    by_finding = _by_finding(plan, answers)
+    table = plan.decision_table
+    known = {name: _known_value(answer) for name, answer in by_finding.items()}
+    verdict = table.decide(known)
+    chances = table.probabilities(_distributions(plan, by_finding))
+    probabilities = {outcome.name: chances.outcomes.get(outcome.name, 0.0) for outcome in plan.outcomes}
+    best = max(probabilities, key=probabilities.__getitem__)
+    rule = plan.rule(verdict.rule) if verdict.rule else None
+    within_rule = _findings_of_rule(plan, verdict.rule)
+    assumed = {name: plan.finding(name).not_stated.reads_as or "" for name in table.assumptions(known)}
+    rests_on = table.sufficient(known, last=within_rule)
+    flags = tuple(_raised(plan.flags, known, plan.option_settings))
+    reasons = [
+        *_about_verdict(verdict, best, probabilities[best], plan.profile.review_below),
+        *(f"flag {flag.id}: {flag.message}" for flag in flags),
+        *_about_assumptions(plan, assumed),
+        *_about_answers(list(by_finding.values()), rests_on),
+        *(f"scope: {problem}" for problem in scope_problems),
+    ]
+    return Decision(
+        outcome=verdict.outcome,
+        best_outcome=best,
+        probability=probabilities[best],
+        probabilities=probabilities,
+        undecided=chances.no_rule,
+        possible_outcomes=tuple(o.name for o in plan.outcomes if o.name in verdict.possible),
+        rule=DecidingRule(rule.id, rule.outcome, rule.citation, rule.note) if rule else None,
+        rests_on=rests_on,
+        assumed=assumed,
+        missing=verdict.missing,
+        flags=flags,
+        review=bool(reasons),
+        review_reasons=tuple(reasons),
+    )
+
+
+def _by_finding(plan: Plan, answers: Sequence[Answer]) -> dict[str, Answer]:
+    by_finding: dict[str, Answer] = {}
+    for answer in answers:
+        if answer.finding is None:
+            continue
+        if answer.finding in by_finding:
+            raise ValueError(f"two answers read finding {answer.finding!r}")
+        by_finding[answer.finding] = answer
+    asked = {subtask.finding for subtask in plan.subtasks if subtask.finding}
+    if asked - set(by_finding):
+        raise ValueError(f"no answer for: {', '.join(sorted(asked - set(by_finding)))}")
+    return by_finding
+
+
+def _known_value(answer: Answer) -> str | float | None:
+    """A failed answer is unknown; silence is silence."""
+    if answer.status is AnswerStatus.NOT_STATED:
+        return NOT_STATED
+    if answer.status is AnswerStatus.OK and isinstance(answer.value, str | float):
+        return answer.value
+    return None
+
+
+def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, dict[float | str, float]]:
+    """Scored probabilities where there are any, certainty for an unscored value, nothing for a failure."""
+    distributions: dict[str, dict[float | str, float]] = {}
+    for name, answer in by_finding.items():
+        value = _known_value(answer)
+        if value is None:
+            continue
+        if not answer.probabilities:
+            distributions[name] = {value: 1.0}
+        elif plan.finding(name).values is None:
+            numbers = answer.probabilities.items()
+            distributions[name] = {(v if v == NOT_STATED else float(v)): p for v, p in numbers}
+        else:
+            distributions[name] = dict(answer.probabilities)
+    return distributions
+
+
+def _findings_of_rule(plan: Plan, rule_id: str | None) -> tuple[str, ...]:
+    return findings_in(plan.rule(rule_id).when) if rule_id else ()
+
+
+def _raised(
+    flags: Sequence[Flag], known: Mapping[str, str | float | None], options: Mapping[str, str]
+) -> list[RaisedFlag]:
+    return [RaisedFlag(f.id, f.kind, f.message) for f in flags if evaluate(f.when, known, options) is True]
+
+
+def _about_verdict(verdict: Verdict, best: str, probability: float, review_below: float) -> list[str]:
+    reasons: list[str] = []
+    if verdict.outcome is None:
+        missing = ", ".join(verdict.missing)
+        reasons.append(f"open: {missing} would settle it" if missing else "open: no rule of the plan holds")
+    elif verdict.outcome != best:
+        reasons.append(f"the most probable values lead to {verdict.outcome}, the most probable outcome is {best}")
+    if probability < review_below:
+        reasons.append(f"probability {probability:.2f} is below {review_below:.2f}")
+    return reasons
+
+
+def _about_assumptions(plan: Plan, assumed: Mapping[str, str]) -> list[str]:
+    asked = [name for name in assumed if plan.finding(name).not_stated.review]
+    return (
+        [f"rests on silence read as a value: {', '.join(f'{name}={assumed[name]}' for name in asked)}"] if asked else []
+    )
+
+
+def _about_answers(answers: Sequence[Answer], rests_on: Sequence[str]) -> list[str]:
+    reasons: list[str] = []
+    failed = [f"{answer.subtask} ({answer.status.value})" for answer in answers if answer.status.is_failure]
+    if failed:
+        reasons.append(f"no reading of: {', '.join(failed)}")
+    unquoted = [
+        answer.subtask
+        for answer in answers
+        if answer.finding in rests_on and answer.status is AnswerStatus.OK and not answer.quotes
+    ]
+    if unquoted:
+        reasons.append(f"no supporting sentence found for: {', '.join(unquoted)}")
+    partly = [answer for answer in answers if not answer.status.is_failure and not answer.read_whole_report]
+    if partly:
+        least = min(answer.characters_read for answer in partly)
+        most = max(answer.characters_read for answer in partly)
+        reasons.append(
+            f"report read in part: {len(partly)} answers from {least} to {most} of "
+            f"{partly[0].characters_total} characters"
+        )
+    return reasons

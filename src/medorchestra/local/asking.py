@@ -1,0 +1,160 @@
+"""Asks one subtask of a report that has been read, by its answer type, and reads the reply as an answer.
+
+Closed values and measurements are scored among what there is to choose from, never written freely; spans are whole
+sentences of the report, held verbatim by a grammar; only `text` is written. Raises what the engine raises: the
+executor turns that into a status.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medorchestra.local.answers import Answer, AnswerStatus, Quote
+from medorchestra.local.engine.protocol import Session
+from medorchestra.local.evidence import supporting_quotes, term_score
+from medorchestra.local.excerpts import Excerpt, FocusedReading
+from medorchestra.local.measurements import Measurement, measurements_in
+from medorchestra.local.sentences import Sentence
+from medorchestra.plan import Finding, Subtask
+from medorchestra.rules import NOT_STATED
+
+MOST_CANDIDATES = 40
+"""Measurements or sentences offered to the model in one question; those nearest to the focus terms are kept."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Inquiry:
+    """One subtask, about to be asked.
+
+    Attributes:
+        session: the report, read.
+        focus: the whole report and its sentences.
+        excerpt: the part of it that the session has read.
+        subtask: what is asked.
+        finding: the finding it reads, if any.
+        question: the rendered prompt.
+    """
+
+    session: Session
+    focus: FocusedReading
+    excerpt: Excerpt
+    subtask: Subtask
+    finding: Finding | None
+    question: str
+
+    def ask(self) -> Answer:
+        """The answer, without timings and without how much was read."""
+        answer_type = self.subtask.answer
+        if answer_type == "choice":
+            return self._choose_value()
+        if answer_type == "number":
+            return self._choose_measurement()
+        return self._collect_spans() if answer_type == "spans" else self._write_text()
+
+    def _answer(self, status: AnswerStatus, **fields: Any) -> Answer:
+        return Answer(subtask=self.subtask.id, finding=self.subtask.finding, status=status, **fields)
+
+    def _choose_value(self) -> Answer:
+        labels = self.subtask.labels
+        values = self.finding.all_values if self.finding else tuple(labels)
+        scored = self.session.choose(self.question, [labels[value] for value in values])
+        probabilities = dict(zip(values, scored.probabilities, strict=True))
+        value = max(probabilities, key=probabilities.__getitem__)
+        fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
+        if value == NOT_STATED:
+            return self._answer(AnswerStatus.NOT_STATED, **fields)
+        quotes = supporting_quotes(self.focus.text, self.focus.sentences, self.subtask.focus_terms, labels[value])
+        return self._answer(AnswerStatus.OK, value=value, quotes=quotes, **fields)
+
+    def _choose_measurement(self) -> Answer:
+        places = self._measurements()
+        scored = self.session.choose(self.question, [*places, self.subtask.labels[NOT_STATED]])
+        probabilities: dict[str, float] = {}
+        for found, probability in zip([*places.values(), []], scored.probabilities, strict=True):
+            key = f"{found[0].value:g}" if found else NOT_STATED
+            probabilities[key] = probabilities.get(key, 0.0) + probability
+        best = max(probabilities, key=probabilities.__getitem__)
+        fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
+        if best == NOT_STATED:
+            return self._answer(AnswerStatus.NOT_STATED, **fields)
+        mentions = [place for found in places.values() for place in found if f"{place.value:g}" == best]
+        quotes = sorted((self._quote(mention) for mention in mentions), key=lambda quote: (-quote.score, quote.start))
+        return self._answer(AnswerStatus.OK, value=float(best), quotes=tuple(quotes), **fields)
+
+    def _measurements(self) -> Mapping[str, list[Measurement]]:
+        """Verbatim measurement -> where it stands; of too many, those in the likeliest sentences."""
+        if self.finding is None or self.finding.number is None:
+            raise ValueError(f"subtask {self.subtask.id}: its finding is not a number")
+        places: dict[str, list[Measurement]] = {}
+        for place in measurements_in(self.focus.text, self.finding.number):
+            words = self.focus.text[place.start : place.end]
+            if words in self.excerpt.text:
+                places.setdefault(words, []).append(place)
+        scores = {words: max(map(self._score_at, found)) for words, found in places.items()}
+        kept = sorted(places, key=lambda words: -scores[words])[:MOST_CANDIDATES]
+        return {words: found for words, found in places.items() if words in kept}
+
+    def _sentence_at(self, place: Measurement) -> Sentence:
+        """The sentence that holds a measurement (the measurement itself, where a cut runs through it)."""
+        around = (s for s in self.focus.sentences if s.start <= place.start and place.end <= s.end)
+        return next(around, Sentence(place.start, place.end))
+
+    def _score_at(self, place: Measurement) -> float:
+        terms = self.subtask.focus_terms
+        return term_score(self.focus.text, self._sentence_at(place), terms) if terms else 0.0
+
+    def _quote(self, place: Measurement) -> Quote:
+        around = self._sentence_at(place)
+        words = self.focus.text[around.start : around.end]
+        return Quote(around.start, around.end, words, round(self._score_at(place), 4), "model")
+
+    def _collect_spans(self) -> Answer:
+        offered = self._offered_sentences()
+        silent = self.subtask.labels.get(NOT_STATED, "not stated")
+        grammar = sentence_grammar(list(offered), silent)
+        written = self.session.generate(self.question, max_tokens=self.subtask.max_tokens, grammar=grammar)
+        lines = [line for line in dict.fromkeys(written.text.strip().split("\n")) if line]
+        if not written.complete:
+            return self._answer(AnswerStatus.TOO_LONG, tokens=written.tokens)
+        if lines == [silent]:
+            return self._answer(AnswerStatus.NOT_STATED, tokens=written.tokens)
+        if not lines or any(line not in offered for line in lines):
+            return self._answer(AnswerStatus.UNPARSABLE, tokens=written.tokens)
+        quotes = tuple(Quote(offered[line].start, offered[line].end, line, 1.0, "model") for line in lines)
+        return self._answer(AnswerStatus.OK, value=tuple(lines), quotes=quotes, tokens=written.tokens)
+
+    def _offered_sentences(self) -> Mapping[str, Sentence]:
+        """Sentences the model may copy, in the report's order; of too many, those with the best terms."""
+        text, terms = self.focus.text, self.subtask.focus_terms
+        readable = [s for s in self.focus.sentences if text[s.start : s.end] in self.excerpt.text]
+        if len(readable) > MOST_CANDIDATES and terms:
+            readable.sort(key=lambda s: -term_score(text, s, terms))
+        kept = sorted(readable[:MOST_CANDIDATES], key=lambda s: s.start)
+        offered: dict[str, Sentence] = {}
+        for sentence in kept:
+            offered.setdefault(text[sentence.start : sentence.end], sentence)
+        return offered
+
+    def _write_text(self) -> Answer:
+        written = self.session.generate(self.question, max_tokens=self.subtask.max_tokens)
+        text = written.text.strip()
+        if not written.complete:
+            return self._answer(AnswerStatus.TOO_LONG, tokens=written.tokens)
+        if not text:
+            return self._answer(AnswerStatus.UNPARSABLE, tokens=written.tokens)
+        if text.rstrip(".").casefold() == self.subtask.labels.get(NOT_STATED, "not stated").casefold():
+            return self._answer(AnswerStatus.NOT_STATED, tokens=written.tokens)
+        quotes = supporting_quotes(self.focus.text, self.focus.sentences, self.subtask.focus_terms, text)
+        return self._answer(AnswerStatus.OK, value=text, quotes=quotes, tokens=written.tokens)
+
+
+def sentence_grammar(sentences: Sequence[str], silent: str) -> str:
+    """GBNF that lets the model write whole sentences of the report, one a line, or the label for silence."""
+    silence = json.dumps(silent, ensure_ascii=False)
+    if not sentences:
+        return f"root ::= {silence}"
+    alternatives = " | ".join(json.dumps(sentence, ensure_ascii=False) for sentence in sentences)
+    return f'root ::= {silence} | sentence ("\\n" sentence)*\nsentence ::= {alternatives}'

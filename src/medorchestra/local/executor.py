@@ -1,0 +1,156 @@
+"""Runs the subtasks of a plan on one report with one engine, and gives every subtask an answer.
+
+The report is read once; every question branches off it. Closed values and measurements are scored, never written
+freely. Whatever goes wrong with one subtask becomes the status of its answer; the others go on. Knows nothing of
+batches, files or decisions.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medorchestra.errors import ContextTooSmallError
+from medorchestra.local.answers import Answer, AnswerStatus
+from medorchestra.local.asking import Inquiry
+from medorchestra.local.engine.protocol import Conversation, Engine, Session
+from medorchestra.local.excerpts import Excerpt, FocusedReading, whole_report
+from medorchestra.local.records import Report
+from medorchestra.plan import Finding, Plan, Subtask, content_digest
+from medorchestra.rules import NOT_STATED
+
+EXECUTOR_VERSION = 1
+"""Part of every ledger key: raise it when the same engine would be asked differently, or answers read differently."""
+
+MARKUP_TOKENS = 48
+"""Allowance for the chat template's own tokens when a report is tried for size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All answers to one report.
+
+    Attributes:
+        answers: in the order of the subtasks asked.
+        tokens: tokens computed, shared prefix included.
+        seconds: wall time.
+    """
+
+    answers: tuple[Answer, ...]
+    tokens: int
+    seconds: float
+
+
+def describe_error(error: BaseException) -> str:
+    """Class and place of an error, without its message: the message could hold report text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+class Executor:
+    """A plan, bound to an engine."""
+
+    def __init__(self, plan: Plan, engine: Engine) -> None:
+        self.plan = plan
+        self.engine = engine
+        self._head = plan.head()
+        self._questions = {subtask.id: plan.question(subtask) for subtask in plan.subtasks}
+        self._findings: dict[str, Finding] = {finding.name: finding for finding in plan.findings}
+        self._reserve = MARKUP_TOKENS + max(self._tokens_behind_report(subtask) for subtask in plan.subtasks)
+
+    @property
+    def settings_digest(self) -> str:
+        """`sha256:…` of everything beside plan, model and adapter that can change an answer."""
+        settings = {"executor": EXECUTOR_VERSION, "engine": dict(self.engine.identity.settings)}
+        return content_digest(settings)
+
+    def read(self, report: Report, subtasks: Sequence[Subtask] | None = None) -> Reading:
+        """Ask the subtasks (default: all of the plan) about a report.
+
+        Returns:
+            one answer for each subtask, in their order. Never raises for what a report contains.
+        """
+        asked = self.plan.subtasks if subtasks is None else tuple(subtasks)
+        started = time.perf_counter()
+        focus = FocusedReading(report.text)
+        answers: dict[str, Answer] = {}
+        tokens = 0
+        for excerpt, group in self._readings(report, focus, asked, answers):
+            tokens += self._ask_group(focus, excerpt, group, answers)
+        ordered = tuple(answers[subtask.id] for subtask in asked)
+        return Reading(ordered, tokens + sum(a.tokens for a in ordered), time.perf_counter() - started)
+
+    # --------------------------------------------------------- what is read
+
+    def _tokens_behind_report(self, subtask: Subtask) -> int:
+        """Upper estimate of the tokens of a question and its answer."""
+        written = subtask.max_tokens if subtask.answer in ("spans", "text") else 0
+        labels = max((self.engine.count_tokens(label) for label in subtask.labels.values()), default=0)
+        return self.engine.count_tokens(self._questions[subtask.id]) + max(written, labels, 16)
+
+    def _room(self) -> int:
+        """Tokens that a report may take."""
+        return self.engine.context_tokens - self._reserve - self.engine.count_tokens(self._head)
+
+    def _readings(
+        self, report: Report, focus: FocusedReading, asked: Sequence[Subtask], answers: dict[str, Answer]
+    ) -> list[tuple[Excerpt, list[Subtask]]]:
+        """Which part of the report is read for which subtasks. Subtasks that nothing is read for get their answer."""
+        if self.plan.profile.context == "full" and self.engine.count_tokens(report.text) <= self._room():
+            return [(whole_report(report.text), list(asked))]
+        tokens_each = max(self.engine.count_tokens(report.text), 1) / max(len(report.text), 1)
+        longest = int(self._room() / tokens_each * 0.9)
+        groups: dict[str, tuple[Excerpt, list[Subtask]]] = {}
+        for subtask in asked:
+            excerpt = focus.excerpt(subtask.focus_terms, longest) if longest > 0 else None
+            if excerpt is not None:
+                groups.setdefault(excerpt.text, (excerpt, []))[1].append(subtask)
+            elif subtask.focus_terms and not focus.mentions(subtask.focus_terms):
+                answers[subtask.id] = _unread(subtask, AnswerStatus.NOT_STATED, len(report.text))
+            else:
+                answers[subtask.id] = _unread(subtask, AnswerStatus.TOO_LONG, len(report.text))
+        return list(groups.values())
+
+    # ---------------------------------------------------------------- asking
+
+    def _ask_group(
+        self, focus: FocusedReading, excerpt: Excerpt, group: Sequence[Subtask], answers: dict[str, Answer]
+    ) -> int:
+        """Read an excerpt and ask its subtasks; returns the tokens of the shared prefix."""
+        conversation = Conversation(self._head, excerpt.text)
+        try:
+            with self.engine.open(conversation) as session:
+                for subtask in group:
+                    answers[subtask.id] = self._ask(session, focus, excerpt, subtask)
+                return session.prefix_tokens
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes a status; the batch goes on
+            for subtask in group:
+                answers.setdefault(subtask.id, _failure(subtask, error, len(focus.text)))
+            return 0
+
+    def _ask(self, session: Session, focus: FocusedReading, excerpt: Excerpt, subtask: Subtask) -> Answer:
+        started = time.perf_counter()
+        finding = self._findings[subtask.finding] if subtask.finding else None
+        inquiry = Inquiry(session, focus, excerpt, subtask, finding, self._questions[subtask.id])
+        total = len(focus.text)
+        try:
+            answer = inquiry.ask()
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failure(subtask, error, total)
+        seconds = time.perf_counter() - started
+        return replace(answer, characters_read=excerpt.characters, characters_total=total, seconds=seconds)
+
+
+def _unread(subtask: Subtask, status: AnswerStatus, total: int) -> Answer:
+    """The answer to a subtask for which nothing was read."""
+    silent: dict[str, float] = {NOT_STATED: 1.0} if status is AnswerStatus.NOT_STATED and subtask.finding else {}
+    return Answer(subtask.id, subtask.finding, status, probabilities=silent, characters_total=total)
+
+
+def _failure(subtask: Subtask, error: Exception, total: int) -> Answer:
+    status = AnswerStatus.TOO_LONG if isinstance(error, ContextTooSmallError) else AnswerStatus.FAILED
+    return replace(_unread(subtask, status, total), error=describe_error(error))
