@@ -44,6 +44,9 @@ MAX_STATES = 50_000
 
 NO_RULE = -1
 
+Distribution: TypeAlias = Mapping[str, float] | Mapping[float | str, float]
+"""Probability of each value of a finding (numbers for a number finding) and of `NOT_STATED`."""
+
 Variable: TypeAlias = tuple[str, bool]
 """(finding, behind_silence): what the report says, or the truth where the report is silent."""
 
@@ -414,9 +417,7 @@ class DecisionTable:
 
     # -------------------------------------------------------------- probabilities
 
-    def probabilities(
-        self, distributions: Mapping[str, Mapping[str, float] | Mapping[float | str, float]]
-    ) -> Probabilities:
+    def probabilities(self, distributions: Mapping[str, Distribution]) -> Probabilities:
         """Probability of every outcome, exact under independence of the findings.
 
         Args:
@@ -456,9 +457,7 @@ class DecisionTable:
             by_outcome[rule.outcome] += by_rule[rule.rule]
         return Probabilities(by_outcome, by_rule, ends.get(NO_RULE, 0.0))
 
-    def _weights(
-        self, finding: str, distribution: Mapping[str, float] | Mapping[float | str, float]
-    ) -> tuple[float, ...]:
+    def _weights(self, finding: str, distribution: Distribution) -> tuple[float, ...]:
         total = sum(distribution.values())
         if abs(total - 1.0) > 1e-6 or min(distribution.values(), default=0.0) < 0.0:
             raise ValueError(f"probabilities of finding {finding!r} must be non-negative and sum to 1, not {total!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from medorchestra.decision_diagram import Distribution
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.plan import Citation, Flag, Plan
 from medorchestra.rules import NOT_STATED, Verdict, evaluate, findings_in
@@ -138,9 +139,9 @@ def _known_value(answer: Answer) -> str | float | None:
     return None
 
 
-def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, dict[float | str, float]]:
+def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, Distribution]:
     """Scored probabilities where there are any, certainty for an unscored value, nothing for a failure."""
-    distributions: dict[str, dict[float | str, float]] = {}
+    distributions: dict[str, Distribution] = {}
     for name, answer in by_finding.items():
         value = _known_value(answer)
         if value is None:
@@ -151,7 +152,7 @@ def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, di
             numbers = answer.probabilities.items()
             distributions[name] = {(v if v == NOT_STATED else float(v)): p for v, p in numbers}
         else:
-            distributions[name] = dict(answer.probabilities)
+            distributions[name] = answer.probabilities
     return distributions
 
 

@@ -15,8 +15,35 @@ from medorchestra.plan import Scope
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "tr", "ru", "ja", "zh", "ko", "sv", "da", "no", "fi")
-LANGUAGES += ("cs", "hu", "ro", "el", "ar", "he", "uk", "vi", "th", "hi")
+LANGUAGES = [
+    "en",
+    "de",
+    "fr",
+    "es",
+    "it",
+    "pt",
+    "nl",
+    "pl",
+    "tr",
+    "ru",
+    "ja",
+    "zh",
+    "ko",
+    "sv",
+    "da",
+    "no",
+    "fi",
+    "cs",
+    "hu",
+    "ro",
+    "el",
+    "ar",
+    "he",
+    "uk",
+    "vi",
+    "th",
+    "hi",
+]
 
 SURE_OF_ANOTHER_LANGUAGE = 0.9
 """Reports are terse: below this probability another language is not believed."""
@@ -27,7 +54,7 @@ def _identifier() -> LanguageIdentifier:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(list(LANGUAGES))
+    identifier.set_languages(LANGUAGES)
     return identifier
 
 

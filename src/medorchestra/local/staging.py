@@ -1,0 +1,154 @@
+"""Stages a batch: every report through ledger, executor and aggregator, one result for each, in the input's order.
+
+The per-report function is plain (`Stager.stage_one`), so that other schedulers can call it. Reads no source and
+writes no result file; the only thing it writes is the ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from medorchestra.local.aggregator import decide
+from medorchestra.local.answers import Answer, AnswerStatus
+from medorchestra.local.engine.protocol import Engine
+from medorchestra.local.executor import Executor, describe_error
+from medorchestra.local.ledger import Ledger, RunKey
+from medorchestra.local.records import Report
+from medorchestra.local.scope import scope_problems
+from medorchestra.local.staged_report import ReportStatus, StagedReport
+from medorchestra.plan import Plan
+
+
+class Stager:
+    """A plan, an engine and (optionally) a ledger: stages reports one by one."""
+
+    def __init__(self, plan: Plan, engine: Engine, ledger: Ledger | None = None) -> None:
+        self.plan = plan
+        self.engine = engine
+        self._ledger = ledger
+        self._executor = Executor(plan, engine)
+        self._subtask_digests = {subtask.id: plan.subtask_digest(subtask) for subtask in plan.subtasks}
+        identity = engine.identity
+        self.run_key = RunKey(
+            plan=plan.digest,
+            model=identity.digest,
+            adapter=identity.adapter_digest or "",
+            settings=self._executor.settings_digest,
+        )
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        """Digests of plan, guideline, model, adapter and settings, for traces and run.json."""
+        identity = self.engine.identity
+        return {
+            "plan": self.plan.digest,
+            "guideline": self.plan.guideline.digest,
+            "model": identity.digest,
+            "adapter": identity.adapter_digest,
+            "settings": self.run_key.settings,
+        }
+
+    def stage(self, reports: Iterable[Report]) -> Iterator[StagedReport]:
+        """Stage reports in order. One bad report never stops the others.
+
+        Raises:
+            StorageError: the ledger cannot be written any more; what was finished before is in it.
+        """
+        for report in reports:
+            yield self.stage_one(report)
+
+    def stage_one(self, report: Report) -> StagedReport:
+        """Stage one report: answers that the ledger holds are taken from it, the others are asked and stored.
+
+        Raises:
+            StorageError: the ledger cannot be read or written.
+        """
+        started = time.perf_counter()
+        if not report.text.strip():
+            return StagedReport(self.plan, report, ReportStatus.EMPTY)
+        stored = self._stored(report)
+        missing = [subtask for subtask in self.plan.subtasks if subtask.id not in stored]
+        tokens = 0
+        answers = dict(stored)
+        if missing:
+            reading = self._executor.read(report, missing)
+            tokens = reading.tokens
+            fresh = {answer.subtask: answer for answer in reading.answers}
+            self._store(report, fresh)
+            answers |= fresh
+        ordered = tuple(answers[subtask.id] for subtask in self.plan.subtasks)
+        return self._decided(report, ordered, tokens, started, len(stored))
+
+    def _stored(self, report: Report) -> dict[str, Answer]:
+        if self._ledger is None:
+            return {}
+        by_digest = self._ledger.find(report.digest, self.run_key)
+        digests = self._subtask_digests.items()
+        return {subtask: by_digest[digest] for subtask, digest in digests if digest in by_digest}
+
+    def _store(self, report: Report, fresh: dict[str, Answer]) -> None:
+        """Keep what was read. An engine's failure is not kept, so that the next run tries again."""
+        if self._ledger is None:
+            return
+        kept = {
+            self._subtask_digests[subtask]: answer
+            for subtask, answer in fresh.items()
+            if answer.status is not AnswerStatus.FAILED
+        }
+        if kept:
+            self._ledger.add(report.digest, self.run_key, kept)
+
+    def _decided(
+        self, report: Report, answers: tuple[Answer, ...], tokens: int, started: float, resumed: int
+    ) -> StagedReport:
+        failures = [answer for answer in answers if answer.status.is_failure]
+        if len(failures) == len(answers):
+            status, decision = ReportStatus.FAILED, None
+            error = failures[0].error or failures[0].status.value
+        else:
+            try:
+                decision = decide(self.plan, answers, scope_problems=scope_problems(report.text, self.plan.scope))
+                status = ReportStatus.OPEN if decision.outcome is None else ReportStatus.DECIDED
+                error = None
+            except Exception as problem:  # noqa: BLE001 - becomes the status of this report; the batch goes on
+                status, decision, error = ReportStatus.FAILED, None, describe_error(problem)
+        seconds = time.perf_counter() - started
+        return StagedReport(self.plan, report, status, decision, answers, error, tokens, seconds, resumed)
+
+
+def open_engine(model: str | Path | Engine, adapter: str | Path | None = None) -> tuple[Engine, bool]:
+    """The engine for a model name or path, and whether the caller has to close it.
+
+    Raises:
+        ModelError: the model or adapter cannot be loaded.
+    """
+    if not isinstance(model, str | Path):
+        return model, False
+    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+
+    return LlamaCppEngine(model, adapter=Path(adapter) if adapter else None), True
+
+
+def as_reports(reports: object) -> tuple[Report, ...]:
+    """Reports from what a notebook has at hand.
+
+    Args:
+        reports: `Report`s, a `ReportBatch`, a path (see `read_reports`), a mapping id -> text, a list of mappings
+            with the columns of a table, or a pandas data frame.
+
+    Raises:
+        SourceError: none of these, or doubled ids.
+    """
+    from medorchestra.local.connectors import ReportBatch, read_reports, reports_from_rows
+
+    if isinstance(reports, str | Path):
+        return read_reports(reports).reports
+    if isinstance(reports, ReportBatch):
+        return reports.reports
+    if isinstance(reports, Report):
+        return (reports,)
+    if isinstance(reports, Sequence) and all(isinstance(report, Report) for report in reports):
+        return reports_from_rows(reports).reports
+    return reports_from_rows(reports).reports
