@@ -149,8 +149,10 @@ def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, Di
         if not answer.probabilities:
             distributions[name] = {value: 1.0}
         elif plan.finding(name).values is None:
-            numbers = answer.probabilities.items()
-            distributions[name] = {(v if v == NOT_STATED else float(v)): p for v, p in numbers}
+            weights: dict[float | str, float] = {}
+            for number, probability in answer.probabilities.items():
+                weights[number if number == NOT_STATED else float(number)] = probability
+            distributions[name] = weights
         else:
             distributions[name] = answer.probabilities
     return distributions

@@ -7,8 +7,7 @@ writes no result file; the only thing it writes is the ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from medorchestra.local.aggregator import decide
 from medorchestra.local.answers import Answer, AnswerStatus
@@ -116,39 +115,3 @@ class Stager:
                 status, decision, error = ReportStatus.FAILED, None, describe_error(problem)
         seconds = time.perf_counter() - started
         return StagedReport(self.plan, report, status, decision, answers, error, tokens, seconds, resumed)
-
-
-def open_engine(model: str | Path | Engine, adapter: str | Path | None = None) -> tuple[Engine, bool]:
-    """The engine for a model name or path, and whether the caller has to close it.
-
-    Raises:
-        ModelError: the model or adapter cannot be loaded.
-    """
-    if not isinstance(model, str | Path):
-        return model, False
-    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
-
-    return LlamaCppEngine(model, adapter=Path(adapter) if adapter else None), True
-
-
-def as_reports(reports: object) -> tuple[Report, ...]:
-    """Reports from what a notebook has at hand.
-
-    Args:
-        reports: `Report`s, a `ReportBatch`, a path (see `read_reports`), a mapping id -> text, a list of mappings
-            with the columns of a table, or a pandas data frame.
-
-    Raises:
-        SourceError: none of these, or doubled ids.
-    """
-    from medorchestra.local.connectors import ReportBatch, read_reports, reports_from_rows
-
-    if isinstance(reports, str | Path):
-        return read_reports(reports).reports
-    if isinstance(reports, ReportBatch):
-        return reports.reports
-    if isinstance(reports, Report):
-        return (reports,)
-    if isinstance(reports, Sequence) and all(isinstance(report, Report) for report in reports):
-        return reports_from_rows(reports).reports
-    return reports_from_rows(reports).reports

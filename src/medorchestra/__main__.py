@@ -1,0 +1,6 @@
+"""`python -m medorchestra`."""
+
+from medorchestra.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The command line: parses, calls, prints. What it calls works, returns and never prints.
+
+Exit codes: 0 all reports staged, 1 some reports failed (or were empty), 2 nothing done: bad input or bad machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medorchestra.errors import MedorchestraError
+
+if TYPE_CHECKING:
+    from medorchestra.local.batch import RunSummary
+
+app = typer.Typer(
+    name="medorchestra",
+    help="Stage reports inside the hospital, by a plan compiled from a guideline outside it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # rich tracebacks show local variables, and those hold report text
+)
+
+
+@app.callback()
+def _commands(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from medorchestra import __version__
+
+        typer.echo(f"medorchestra {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def stage(  # noqa: PLR0913 - one parameter for each option of the command
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="CSV, TSV, Parquet, JSONL, or a folder of .txt files.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results and the ledger.")],
+    plan: Annotated[str, typer.Option("--plan", help="Topic or path of a plan file.")] = "pancreatic_cancer",
+    model: Annotated[
+        str, typer.Option("--model", help="'default', path of a GGUF file, or hf:owner/repo/file.gguf.")
+    ] = "default",
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="LoRA adapter (GGUF) for the model.")] = None,
+    id_column: Annotated[str | None, typer.Option("--id-column", help="Column with the report ids.")] = None,
+    text_column: Annotated[str | None, typer.Option("--text-column", help="Column with the report text.")] = None,
+    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of text input.")] = "utf-8",
+    gpu_layers: Annotated[int, typer.Option("--gpu-layers", help="Layers to run on the GPU; -1 for all.")] = 0,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
+    context: Annotated[int | None, typer.Option("--context", min=256, help="Context size in tokens.")] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print every decision with its quotes: report text on the terminal!")
+    ] = False,
+) -> None:
+    """Stage a batch of reports with a local model.
+
+    Writes results.parquet, results.csv, results.jsonl (full trace), run.json and ledger.sqlite into the folder.
+    Started again, it goes on where it stopped.
+    """
+    from medorchestra.local.batch import stage_to_files
+    from medorchestra.local.connectors import read_reports
+    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+    from medorchestra.local.terminal import ProgressDisplay, print_summary
+    from medorchestra.plan import read_plan
+
+    the_plan = read_plan(plan)
+    batch = read_reports(source, id_column=id_column, text_column=text_column, encoding=encoding)
+    engine = LlamaCppEngine(model, adapter=adapter, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
+    try:
+        with ProgressDisplay(len(batch.reports), show_decisions=show) as display:
+            summary = stage_to_files(batch, the_plan, out, model=engine, progress=display.advance)
+    finally:
+        engine.close()
+    print_summary(summary, out)
+    raise typer.Exit(_exit_code(summary))
+
+
+def _exit_code(summary: RunSummary) -> int:
+    return 1 if summary.failed_reports or summary.failed_answers else 0
+
+
+@app.command()
+def topics() -> None:
+    """List the topics that come with the library."""
+    from medorchestra.plan import read_plan
+    from medorchestra.topics import topics as names
+
+    for name in names():
+        the_plan = read_plan(name)
+        counted = f"{len(the_plan.findings)} findings, {len(the_plan.rules)} rules, origin {the_plan.provenance.origin}"
+        typer.echo(f"{name}: {the_plan.title} ({counted})")
+
+
+def main() -> None:
+    """Entry point: turns errors into one clear message and an exit code, and never shows report text."""
+    try:
+        app()
+    except MedorchestraError as error:
+        typer.echo(f"medorchestra: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last resort: a traceback's message could hold report text
+        from medorchestra.local.executor import describe_error
+
+        place = describe_error(error)
+        typer.echo(f"medorchestra: internal error: {place} (message withheld: it could hold report text)", err=True)
+        sys.exit(2)

@@ -1,0 +1,242 @@
+"""Whole batches: `stage` for notebooks, `stage_to_files` for ETL. Both return; neither prints.
+
+Puts source, plan, engine, ledger, stager and result files together, and closes what it opened.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medorchestra.errors import SourceError
+from medorchestra.local.connectors import ReportBatch, batch_of, read_reports
+from medorchestra.local.engine.protocol import Engine
+from medorchestra.local.ledger import Ledger
+from medorchestra.local.results import Results
+from medorchestra.local.results_files import ResultsWriter, write_run
+from medorchestra.local.staged_report import StagedReport
+from medorchestra.local.staging import Stager
+from medorchestra.plan import Plan, read_plan
+
+DISCLAIMER = "medorchestra supports clinicians and researchers; it is not a certified medical device."
+
+Progress = Callable[[StagedReport], None]
+"""Called after every report, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run to files came to; the content of run.json.
+
+    Attributes:
+        reports: number of reports in the input.
+        statuses: status -> count.
+        outcomes: outcome -> count of decided reports.
+        review: reports a person has to look at.
+        failed_answers: answers without a reading, over all reports.
+        run: everything that is in run.json.
+    """
+
+    reports: int
+    statuses: Mapping[str, int]
+    outcomes: Mapping[str, int]
+    review: int
+    failed_answers: int
+    run: Mapping[str, Any]
+
+    @property
+    def failed_reports(self) -> int:
+        """Reports without a decision."""
+        return self.statuses["empty"] + self.statuses["failed"]
+
+
+def stage(
+    reports: object,
+    plan: Plan | str | Path = "pancreatic_cancer",
+    *,
+    model: str | Path | Engine = "default",
+    adapter: str | Path | None = None,
+    ledger: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Stage a batch and return its results.
+
+    Args:
+        reports: path of a CSV, TSV, Parquet, JSONL file or a folder of .txt; or `Report`s, a mapping id -> text, a
+            list of mappings with id and text, a pandas data frame.
+        plan: a plan, its path, or the name of a topic.
+        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, or an engine (left open for the caller).
+        adapter: LoRA adapter in GGUF.
+        ledger: file in which finished answers are kept, so that a run can be resumed; default none.
+        progress: called after every report.
+
+    Raises:
+        PlanError, SourceError, ModelError, StorageError: before any report is read, or (StorageError) when the
+            ledger cannot be written any more. What is wrong with one report is a status of its row instead.
+    """
+    the_plan = plan if isinstance(plan, Plan) else read_plan(plan)
+    batch = as_batch(reports)
+    opened = Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None)
+    with opened as book, _engine(model, adapter) as engine:
+        stager = Stager(the_plan, engine, book)
+        staged = tuple(_watched(stager.stage(batch.reports), progress))
+        return Results(the_plan, staged, stager.digests)
+
+
+def stage_to_files(
+    batch: ReportBatch,
+    plan: Plan,
+    out: str | Path,
+    *,
+    model: str | Path | Engine = "default",
+    adapter: str | Path | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Stage a batch into a folder: results.parquet, .csv, .jsonl, run.json; ledger.sqlite makes it resumable.
+
+    Args:
+        batch: from `read_reports`.
+        plan, model, adapter, progress: as in `stage`.
+        out: folder; made if it is not there.
+
+    Raises:
+        ModelError, StorageError: as in `stage`.
+    """
+    folder = Path(out)
+    started_at, started = datetime.now(UTC), time.perf_counter()
+    with Ledger.open(folder / "ledger.sqlite") as book, _engine(model, adapter) as engine:
+        stager = Stager(plan, engine, book)
+        tally = _Tally(plan)
+        with ResultsWriter(folder, plan, batch.reports, stager.digests) as writer:
+            for staged in _watched(stager.stage(batch.reports), progress):
+                writer.add(staged)
+                tally.add(staged)
+        seconds = time.perf_counter() - started
+        facts = {"started": started_at.isoformat(timespec="seconds"), "seconds": round(seconds, 3)}
+        run = _run_facts(batch, stager) | {"times": facts} | tally.facts()
+        write_run(folder, run)
+    return tally.summary(run)
+
+
+def as_batch(reports: object) -> ReportBatch:
+    """A batch from what a notebook has at hand (see `stage`).
+
+    Raises:
+        SourceError: it is none of these.
+    """
+    if isinstance(reports, ReportBatch):
+        return reports
+    if isinstance(reports, str | Path):
+        return read_reports(reports)
+    return batch_of(reports)
+
+
+@contextmanager
+def _engine(model: str | Path | Engine, adapter: str | Path | None) -> Iterator[Engine]:
+    """The engine for a model name or path, closed at the end; an engine that is given stays open."""
+    if not isinstance(model, str | Path):
+        if adapter is not None:
+            raise SourceError("an adapter goes with a model name or path, not with an engine that is already built")
+        yield model
+        return
+    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+
+    engine = LlamaCppEngine(model, adapter=Path(adapter) if adapter is not None else None)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _watched(staged: Iterator[StagedReport], progress: Progress | None) -> Iterator[StagedReport]:
+    for one in staged:
+        yield one
+        if progress is not None:
+            progress(one)
+
+
+class _Tally:
+    """Counts of a run, without keeping its reports."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.statuses = {"decided": 0, "open": 0, "empty": 0, "failed": 0}
+        self.outcomes = {outcome.name: 0 for outcome in plan.outcomes}
+        self.reports = self.review = self.failed_answers = self.resumed_answers = self.answers = self.tokens = 0
+
+    def add(self, staged: StagedReport) -> None:
+        self.reports += 1
+        self.statuses[staged.status.value] += 1
+        self.review += staged.review
+        self.answers += len(staged.answers)
+        self.failed_answers += sum(answer.status.is_failure for answer in staged.answers)
+        self.resumed_answers += staged.resumed
+        self.tokens += staged.tokens
+        if staged.decision is not None and staged.decision.outcome is not None:
+            self.outcomes[staged.decision.outcome] += 1
+
+    def facts(self) -> dict[str, Any]:
+        """The counts as run.json has them."""
+        return {
+            "counts": {
+                "reports": self.reports,
+                "statuses": self.statuses,
+                "outcomes": self.outcomes,
+                "review": self.review,
+                "answers": self.answers,
+                "failed_answers": self.failed_answers,
+                "answers_from_ledger": self.resumed_answers,
+                "tokens_computed": self.tokens,
+            }
+        }
+
+    def summary(self, run: Mapping[str, Any]) -> RunSummary:
+        return RunSummary(self.reports, self.statuses, self.outcomes, self.review, self.failed_answers, run)
+
+
+def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
+    identity, plan = stager.engine.identity, stager.plan
+    return {
+        "medorchestra": _version("medorchestra"),
+        "notice": DISCLAIMER,
+        "input": {"name": batch.source, "digest": batch.digest, "reports": len(batch.reports)},
+        "plan": {
+            "topic": plan.topic,
+            "digest": plan.digest,
+            "origin": plan.provenance.origin,
+            "validated": any(
+                record.plan_digest == plan.digest
+                and record.model_digest == identity.digest
+                and record.adapter_digest == identity.adapter_digest
+                for record in plan.validation
+            ),
+            "guideline": plan.guideline.model_dump(),
+            "options": plan.option_settings,
+            "profile": plan.profile.model_dump(mode="json", exclude={"head"}),
+        },
+        "model": {
+            "name": identity.name,
+            "digest": identity.digest,
+            "adapter": identity.adapter,
+            "adapter_digest": identity.adapter_digest,
+            "settings": dict(identity.settings),
+        },
+        "settings_digest": stager.run_key.settings,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("llama-cpp-python", "numpy", "pyarrow", "pydantic")},
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

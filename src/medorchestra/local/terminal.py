@@ -1,0 +1,129 @@
+"""What a staging run shows in a terminal: progress, every decision where asked for, and a summary.
+
+Ids and counts only, unless `show_decisions` asks for the quotes. Plain lines where the output is not a terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from medorchestra.local.batch import DISCLAIMER, RunSummary
+from medorchestra.local.staged_report import ReportStatus, StagedReport
+
+PLAIN_EVERY_SECONDS = 10.0
+"""How often a plain progress line is written."""
+
+
+class ProgressDisplay:
+    """Shows how far a run is; give `advance` to `stage_to_files` as its progress."""
+
+    def __init__(self, total: int, *, show_decisions: bool = False, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._errors = console or Console(stderr=True)
+        self._total = total
+        self._show_decisions = show_decisions
+        self._done = self._tokens = 0
+        self._started = self._last_line = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("staging"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._errors,
+            disable=not self._errors.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task("staging", total=total, rate="")
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.stop()
+
+    def advance(self, staged: StagedReport) -> None:
+        """One report is done."""
+        self._done += 1
+        self._tokens += staged.tokens
+        if self._show_decisions:
+            self._console.print(decision_view(staged))
+        elapsed = max(time.perf_counter() - self._started, 1e-9)
+        rate = f"{60 * self._done / elapsed:.1f} reports/min, {self._tokens / elapsed:.0f} tokens/s"
+        self._bar.update(self._task, advance=1, rate=rate)
+        now = time.perf_counter()
+        last = self._done == self._total
+        if not self._errors.is_terminal and (last or now - self._last_line >= PLAIN_EVERY_SECONDS):
+            self._last_line = now
+            left = (self._total - self._done) * elapsed / self._done
+            self._errors.print(
+                f"staged {self._done}/{self._total} reports, {rate}, about {left:.0f} s left", highlight=False
+            )
+
+
+def decision_view(staged: StagedReport) -> Group:
+    """One report with everything its decision rests on, report text included."""
+    title = Text(f"{staged.report_id}  ", style="bold")
+    decision = staged.decision
+    if decision is None:
+        reason = staged.error or "the report has no text"
+        return Group(title + Text(f"{staged.status.value}: {reason}", style="red"), Text())
+    if decision.outcome is not None:
+        title += Text(decision.outcome, style="bold green")
+    else:
+        title += Text("open: " + " | ".join(decision.possible_outcomes), style="bold yellow")
+    lines: list[Text] = [Text(f"most probable: {decision.best_outcome} ({decision.probability:.2f})")]
+    if decision.rule is not None:
+        lines.append(Text(f"rule: {decision.rule.id}, guideline section {decision.rule.citation.section}"))
+    for name in decision.rests_on:
+        answer = staged.answer(name)
+        chance = f" ({answer.probability:.2f})" if answer.probability is not None else ""
+        value = answer.value if answer.status.value == "ok" else answer.status.value
+        if name in decision.assumed:
+            value = f"{value}, read as {decision.assumed[name]}"
+        quote = f'  "{_shortened(answer.quotes[0].text)}"' if answer.quotes else ""
+        lines.append(Text(f"rests on {name}: {value}{chance}{quote}"))
+    if decision.missing:
+        lines.append(Text(f"missing: {', '.join(decision.missing)}"))
+    if decision.review:
+        lines += [Text(f"review: {reason}", style="yellow") for reason in decision.review_reasons]
+    return Group(title, *(Padding(line, (0, 0, 0, 4)) for line in lines), Text())
+
+
+def _shortened(text: str, longest: int = 100) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+def print_summary(summary: RunSummary, out: Path, *, console: Console | None = None) -> None:
+    """Outcomes, review and failures as a table, then where the files lie."""
+    console = console or Console()
+    table = Table(title=f"{summary.reports} reports", title_justify="left")
+    table.add_column("outcome")
+    table.add_column("reports", justify="right")
+    for outcome, count in summary.outcomes.items():
+        table.add_row(outcome, str(count))
+    table.add_row("open (several outcomes possible)", str(summary.statuses[ReportStatus.OPEN]), end_section=True)
+    if summary.failed_reports:
+        table.add_row("empty", str(summary.statuses[ReportStatus.EMPTY]))
+        table.add_row("failed", str(summary.statuses[ReportStatus.FAILED]), end_section=True)
+    table.add_row("for review by a person", str(summary.review))
+    console.print(table)
+    if summary.failed_answers:
+        console.print(f"{summary.failed_answers} answers could not be read; see results.jsonl", highlight=False)
+    if not summary.run["plan"]["validated"]:
+        console.print("This plan has no validation record for this model: treat every result as unproven.")
+    console.print(f"results: {escape(str(out))}", highlight=False, soft_wrap=True)
+    console.print(DISCLAIMER, highlight=False, soft_wrap=True)
