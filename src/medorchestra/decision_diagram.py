@@ -53,10 +53,14 @@ Variable: TypeAlias = tuple[str, bool]
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
-    """The variable is one of these symbols."""
+    """The variable is one of these symbols.
+
+    `of_report` asks what the report says rather than what is true: silence is then just another symbol.
+    """
 
     variable: Variable
     symbols: frozenset[str]
+    of_report: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +162,22 @@ class _Translation:
             return _join((self.substitute(part, variable, symbol) for part in expr.parts), every=expr.every)
         if expr.variable != variable:
             return expr
-        if symbol != NOT_STATED:
+        if symbol != NOT_STATED or expr.of_report:
             return symbol in expr.symbols
         silence = self.domains[variable[0]].silence
         truth = _Atom((variable[0], True), expr.symbols)
         if silence.reads_as is None:
             return truth
         constant = silence.reads_as in expr.symbols
-        if silence.unless is None:
-            return constant
-        unknown = _join((self.expression(silence.unless), truth), every=True)
-        read = _join((self.expression(silence.unless, negated=True), constant), every=True)
-        return _join((unknown, read), every=False)
+        unknown = [self.expression(silence.unless)] if silence.unless is not None else []
+        known = [self.expression(silence.unless, negated=True)] if silence.unless is not None else []
+        if silence.if_stated is not None:
+            stated = self.symbols[silence.if_stated]
+            unknown.append(_Atom((silence.if_stated, False), frozenset({NOT_STATED}), of_report=True))
+            known.append(_Atom((silence.if_stated, False), frozenset(stated), of_report=True))
+        read_as_unknown = _join((_join(unknown, every=False), truth), every=True)
+        read_as_value = _join((*known, constant), every=True)
+        return _join((read_as_unknown, read_as_value), every=False)
 
 
 def _variables_in(expr: Expr) -> set[Variable]:
@@ -224,14 +232,16 @@ class DecisionTable:
         return len(self._nodes)
 
     def _variable_order(self, domains: Sequence[Domain]) -> dict[Variable, int]:
-        """Findings in the order in which the rules (then the silences) first look at them."""
+        """Findings in the order in which the rules first look at them.
+
+        A finding whose silence looks at another comes before that other: once a variable is asked, nothing that is
+        put in later may ask it again.
+        """
         names: dict[str, None] = {}
-        for rule in self.rules:
-            for name in findings_in(rule.when):
-                names.setdefault(name)
-                unless = self._translation.domains[name].silence.unless
-                names.update(dict.fromkeys(findings_in(unless)) if unless else {})
-        names.update(dict.fromkeys(domain.finding for domain in domains))
+        in_rules = (name for rule in self.rules for name in findings_in(rule.when))
+        for name in (*in_rules, *(domain.finding for domain in domains)):
+            names.update(dict.fromkeys(domain.finding for domain in domains if name in domain.silence.looks_at))
+            names.setdefault(name)
         return {variable: i for i, variable in enumerate((n, behind) for n in names for behind in (False, True))}
 
     @staticmethod
@@ -303,7 +313,7 @@ class DecisionTable:
             return node.children
         symbol = fixed.get(finding)
         if symbol is None:
-            return node.children[:-1]  # unknown is not silence: the truth is one of the stated values
+            return node.children  # the report may state any value, or be silent
         return (node.children[self._symbols(node.variable).index(symbol)],)
 
     def _fixed(self, known: Known) -> dict[str, str]:

@@ -73,6 +73,8 @@ class NotStated(_Model):
 
     reads_as: ValueName | None = None
     """The value that silence is read as; None: unknown."""
+    if_stated: Name | None = None
+    """Silence is read so only where the report states this other finding."""
     unless: Condition | None = None
     """Where this holds, silence is unknown all the same."""
     review: bool = False
@@ -111,8 +113,8 @@ class Finding(_Model):
         silence = self.not_stated
         if silence.reads_as is not None and silence.reads_as not in values:
             raise ValueError(f"not_stated.reads_as: no value {silence.reads_as!r}; there are: {', '.join(values)}")
-        if silence.unless is not None and silence.reads_as is None:
-            raise ValueError("not_stated.unless makes sense only with reads_as")
+        if silence.reads_as is None and (silence.unless is not None or silence.if_stated is not None):
+            raise ValueError("not_stated: if_stated and unless make sense only with reads_as")
         if silence.prior is not None:
             unknown = sorted(set(silence.prior) - set(values))
             if unknown or abs(sum(silence.prior.values()) - 1) > 1e-9:
@@ -344,7 +346,7 @@ class Plan(_Model):
             Domain(
                 finding.name,
                 tuple(finding.values) if finding.values else None,
-                Silence(finding.not_stated.reads_as, finding.not_stated.unless),
+                Silence(finding.not_stated.reads_as, finding.not_stated.if_stated, finding.not_stated.unless),
                 finding.not_stated.prior,
             )
             for finding in self.findings

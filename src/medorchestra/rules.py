@@ -195,12 +195,21 @@ class Silence:
 
     Attributes:
         reads_as: the value silence is read as, or None: unknown.
-        unless: silence is unknown all the same where this holds (it may look only at findings whose own silence
-            has no `unless`).
+        if_stated: silence is read so only where the report states this other finding; else it is unknown.
+        unless: silence is unknown all the same where this holds.
+
+    The findings that `if_stated` and `unless` look at must themselves be silent without such conditions.
     """
 
     reads_as: str | None = None
+    if_stated: str | None = None
     unless: Condition | None = None
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """Other findings on which the meaning of this silence depends."""
+        stated = (self.if_stated,) if self.if_stated is not None else ()
+        return tuple(dict.fromkeys((*stated, *(findings_in(self.unless) if self.unless is not None else ()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,14 +280,14 @@ def check_rules(rules: Sequence[DecisionRule], domains: Sequence[Domain], option
     for rule in rules:
         _check_condition(rule.when, by_name, options, f"rule {rule.rule!r}")
     for domain in domains:
-        unless = domain.silence.unless
-        if unless is None:
-            continue
-        where = f"finding {domain.finding!r}, not_stated.unless"
-        _check_condition(unless, by_name, options, where)
-        for name in findings_in(unless):
-            if by_name[name].silence.unless is not None or name == domain.finding:
-                raise RuleError(f"{where}: looks at {name!r}, whose silence has an `unless` of its own")
+        where = f"finding {domain.finding!r}, not_stated"
+        if domain.silence.unless is not None:
+            _check_condition(domain.silence.unless, by_name, options, where)
+        for name in domain.silence.looks_at:
+            if name not in by_name:
+                raise RuleError(f"{where}: unknown finding {name!r}; there are: {', '.join(by_name)}")
+            if by_name[name].silence.looks_at or name == domain.finding:
+                raise RuleError(f"{where}: looks at {name!r}, whose own silence has conditions")
 
 
 def _check_condition(

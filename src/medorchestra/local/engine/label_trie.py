@@ -1,0 +1,64 @@
+"""Walks the tree of candidate answers, token by token, and gives every candidate its probability.
+
+Knows token numbers only; whoever asks a model sits behind a callable. Every sequence ends with an end-of-turn token,
+so that no candidate is the beginning of another ('no', 'not stated'), and a model that writes 'no' must stop there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+LogitsAt = Callable[[tuple[int, ...], Sequence[int]], Sequence[float]]
+"""(tokens of the answer so far, possible next tokens) -> their logits. Called depth first."""
+
+
+def candidate_probabilities(sequences: Sequence[tuple[int, ...]], logits_at: LogitsAt) -> list[float]:
+    """Probability of each token sequence if nothing else may be written.
+
+    Where sequences part, the probabilities of the branches are renormalised; tokens on which all agree are certain
+    and need no logits.
+
+    Returns:
+        probabilities in the order of the sequences, summing to one.
+
+    Raises:
+        ValueError: no sequence, two that are the same, or one that is the beginning of another.
+    """
+    if not sequences:
+        raise ValueError("no candidates")
+    logarithms = [0.0] * len(sequences)
+    _descend(sequences, list(range(len(sequences))), 0, logits_at, logarithms)
+    probabilities = [math.exp(logarithm) for logarithm in logarithms]
+    total = math.fsum(probabilities)
+    return [probability / total for probability in probabilities]
+
+
+def _descend(
+    sequences: Sequence[tuple[int, ...]],
+    members: list[int],
+    shared: int,
+    logits_at: LogitsAt,
+    logarithms: list[float],
+) -> None:
+    """Share out the probability that `members`, which agree on `shared` tokens, have together."""
+    if len(members) == 1:
+        return
+    first = sequences[members[0]]
+    while len({sequences[member][shared : shared + 1] for member in members}) == 1:
+        if shared >= len(first):
+            raise ValueError(f"candidates {members} are the same to the model")
+        shared += 1
+    branches: dict[int, list[int]] = {}
+    for member in members:
+        if len(sequences[member]) <= shared:
+            raise ValueError(f"candidate {member} is the beginning of another")
+        branches.setdefault(sequences[member][shared], []).append(member)
+    tokens = sorted(branches)  # the order of the candidates must not matter
+    logits = logits_at(first[:shared], tokens)
+    highest = max(logits)
+    norm = highest + math.log(math.fsum(math.exp(logit - highest) for logit in logits))
+    for token, logit in zip(tokens, logits, strict=True):
+        for member in branches[token]:
+            logarithms[member] += logit - norm
+        _descend(sequences, branches[token], shared + 1, logits_at, logarithms)
