@@ -15,18 +15,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from medorchestra.decision_diagram import DecisionTable
 from medorchestra.errors import PlanError
-from medorchestra.plan_yaml import dump_plan_yaml, parse_plan_yaml
+from medorchestra.plan_yaml import dump_plan_yaml, is_yaml_text, parse_plan_yaml
 from medorchestra.rules import NOT_STATED, Condition, DecisionRule, Domain, Silence, check_rules, findings_in
 from medorchestra.templates import HEAD_SLOTS, QUESTION_SLOTS, check_template, render_template
 from medorchestra.topics import guideline_folder, is_topic_name, topics
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 ValueName = Annotated[str, StringConstraints(pattern=r"^[^\s|,;]+$", max_length=64)]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True)]
+
+
+def _writable(text: str) -> str:
+    if not is_yaml_text(text):
+        raise ValueError("holds control characters that a plan file cannot hold")
+    return text
+
+
+Line = Annotated[
+    str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True), AfterValidator(_writable)
+]
+PromptText = Annotated[str, StringConstraints(min_length=1), AfterValidator(_writable)]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -130,8 +141,8 @@ class Finding(_Model):
 class PromptForms(_Model):
     """The same prompt twice: for a model as it comes, and (a few tokens) for one tuned on the plan."""
 
-    instructed: Annotated[str, StringConstraints(min_length=1)]
-    compact: Annotated[str, StringConstraints(min_length=1)] | None = None
+    instructed: PromptText
+    compact: PromptText | None = None
 
     def form(self, name: Literal["instructed", "compact"]) -> str:
         """The prompt in this form; the instructed one where there is no compact one."""

@@ -84,6 +84,9 @@ def _refuse_references_and_depth(text: str) -> None:
 class _PlanDumper(yaml.SafeDumper):
     """Block text for prompts, lists indented under their key."""
 
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - aliases are not allowed in a plan
+        return True
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, False)
 
@@ -94,6 +97,11 @@ def _represent_text(dumper: _PlanDumper, text: str) -> yaml.ScalarNode:
 
 
 _PlanDumper.add_representer(str, _represent_text)
+
+
+def is_yaml_text(text: str) -> bool:
+    """Whether YAML can hold this text: no control characters, surrogates or non-characters."""
+    return yaml.reader.Reader.NON_PRINTABLE.search(text) is None
 
 
 def dump_plan_yaml(content: Any) -> str:

@@ -8,6 +8,7 @@ knows no model.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -98,22 +99,22 @@ def read_cases(source: str | Path, split: Split | None = None) -> tuple[Syntheti
 
 
 def _cases_in(path: Path) -> Iterable[SyntheticCase]:
-    split = path.stem
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            case = SyntheticCase.model_validate_json(_with_split(line, split))
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CaseError(f"{path}: line {number}: not JSON: {error.msg} at column {error.colno}") from None
+        # A case does not name its split: the file does, so that no case can be in two.
+        if not isinstance(fields, dict) or "split" in fields:
+            raise CaseError(f"{path}: line {number}: must be a JSON object without `split` (the file name says it)")
+        try:
+            yield SyntheticCase.model_validate(fields | {"split": path.stem})
         except ValidationError as error:
             places = error.errors(include_url=False, include_input=False, include_context=False)
             wrong = "; ".join(f"{'.'.join(map(str, place['loc'])) or 'line'}: {place['msg']}" for place in places[:5])
             raise CaseError(f"{path}: line {number}: {wrong}") from None
-        yield case
-
-
-def _with_split(line: str, split: str) -> str:
-    """A case does not name its split: the file does, so that no case can be in two."""
-    return line.rstrip().removesuffix("}") + f', "split": "{split}"}}'
 
 
 def _refuse_doubled_ids(cases: Iterable[SyntheticCase], folder: Path) -> None:

@@ -1,0 +1,258 @@
+"""The contract: reading, refusing, writing, digests."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from medorchestra.errors import PlanError
+from medorchestra.plan import Plan, format_plan, parse_plan, read_plan, write_plan
+from medorchestra.plan_yaml import MAX_PLAN_BYTES, dump_plan_yaml, parse_plan_yaml
+
+CITATION = {"section": "1.1", "quote": "A word."}
+
+
+def small_plan() -> dict:
+    """A complete plan with one closed finding, one number and three rules."""
+    return {
+        "topic": "demo",
+        "title": "Demonstration",
+        "guideline": {"title": "A text", "edition": "first", "digest": "sha256:" + "0" * 64},
+        "provenance": {"origin": "hand", "author": "tests", "made_on": "2026-11-24"},
+        "scope": {"language": "en"},
+        "profile": {"head": {"instructed": "Read this report."}},
+        "outcomes": [{"name": "small", "description": "Small."}, {"name": "large", "description": "Large."}],
+        "options": [{"name": "wording", "description": "Old or new.", "choices": ["old", "new"], "setting": "new"}],
+        "findings": [
+            {
+                "name": "mass",
+                "description": "A mass.",
+                "values": {"yes": "There is one.", "no": "There is none."},
+                "not_stated": {"reads_as": "no", "why": "It would be named."},
+            },
+            {
+                "name": "size",
+                "description": "Its size.",
+                "number": {"unit": "cm", "minimum": 0, "maximum": 30},
+                "not_stated": {"why": "Unknown."},
+            },
+        ],
+        "subtasks": [
+            {
+                "id": "mass",
+                "finding": "mass",
+                "answer": "choice",
+                "prompt": {"instructed": "Is there a mass?\nAnswer with {{ labels }}.", "compact": "Mass:"},
+                "labels": {"yes": "yes", "no": "no", "not_stated": "not stated"},
+                "citation": CITATION,
+            },
+            {
+                "id": "size",
+                "finding": "size",
+                "answer": "number",
+                "prompt": {"instructed": "How large is it in {{ unit }}?"},
+                "labels": {"not_stated": "not stated"},
+                "citation": CITATION,
+            },
+        ],
+        "rules": [
+            {"id": "none", "when": {"finding": "mass", "is": "no"}, "outcome": "small", "citation": CITATION},
+            {"id": "big", "when": {"finding": "size", "above": 2}, "outcome": "large", "citation": CITATION},
+            {"id": "rest", "when": {"finding": "size", "at_most": 2}, "outcome": "small", "citation": CITATION},
+        ],
+    }
+
+
+def parsed(content: dict) -> Plan:
+    return parse_plan(dump_plan_yaml(content))
+
+
+def changed(path: str, value: object) -> dict:
+    """The small plan with one place set (or removed, for None)."""
+    content = small_plan()
+    *steps, last = path.split(".")
+    place = content
+    for step in steps:
+        place = place[int(step)] if step.isdigit() else place[step]
+    if value is None:
+        del place[int(last) if last.isdigit() else last]
+    else:
+        place[int(last) if last.isdigit() else last] = value
+    return content
+
+
+def test_a_plan_survives_writing_and_reading(tmp_path):
+    plan = parsed(small_plan())
+    write_plan(plan, tmp_path / "plan.yaml")
+    again = read_plan(tmp_path / "plan.yaml")
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+TEXT = st.text(min_size=1, max_size=60).filter(lambda text: text.strip() and "{" not in text and "%" not in text)
+
+
+@given(title=TEXT, prompt=TEXT, label=TEXT)
+def test_any_text_a_plan_may_hold_survives_writing_and_reading(title, prompt, label):
+    content = small_plan()
+    content["title"] = title
+    content["subtasks"][0]["prompt"]["instructed"] = prompt
+    content["subtasks"][0]["labels"]["yes"] = "yes " + label
+    try:
+        plan = Plan.model_validate(content)
+    except ValidationError:
+        return
+    again = parse_plan(format_plan(plan))
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+def test_formatting_does_not_change_the_digest():
+    content = small_plan()
+    reordered = dict(reversed(content.items()))
+    as_json = json.dumps(reordered)  # JSON is YAML in flow style
+    assert parse_plan(as_json).digest == parsed(content).digest
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("title", "Another title"),
+        ("subtasks.0.prompt.instructed", "Any mass?"),
+        ("rules.1.when.above", 3),
+        ("findings.0.not_stated.reads_as", "yes"),
+        ("options.0.setting", "old"),
+        ("profile.review_below", 0.5),
+    ],
+)
+def test_every_change_of_content_changes_the_digest(path, value):
+    assert parsed(changed(path, value)).digest != parsed(small_plan()).digest
+
+
+def test_a_validation_record_does_not_change_the_digest():
+    plan = parsed(small_plan())
+    accuracy = {"n": 10, "correct": 5, "low": 0.2, "high": 0.8}
+    record = {
+        "measured_on": "2026-11-24",
+        "plan_digest": plan.digest,
+        "model": "m",
+        "model_digest": "sha256:" + "1" * 64,
+        "cases_digest": "sha256:" + "2" * 64,
+        "outcome": accuracy,
+        "findings": {"mass": accuracy},
+    }
+    assert parsed(small_plan() | {"validation": [record]}).digest == plan.digest
+
+
+def test_a_changed_prompt_changes_its_subtask_digest_and_no_other():
+    before, after = parsed(small_plan()), parsed(changed("subtasks.0.prompt.instructed", "Any mass?"))
+    assert before.subtask_digest(before.subtasks[0]) != after.subtask_digest(after.subtasks[0])
+    assert before.subtask_digest(before.subtasks[1]) == after.subtask_digest(after.subtasks[1])
+
+
+def test_the_prompt_form_changes_the_question():
+    plan = parsed(small_plan())
+    compact = plan.model_copy(update={"profile": plan.profile.model_copy(update={"prompt_form": "compact"})})
+    assert plan.question(plan.subtasks[0]) == "Is there a mass?\nAnswer with yes; no; not stated."
+    assert compact.question(compact.subtasks[0]) == "Mass:"
+    assert compact.question(compact.subtasks[1]) == "How large is it in cm?"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("colour", "red", "colour: Extra inputs are not permitted"),
+        ("findings.0.colour", "red", "findings.0.colour: Extra inputs are not permitted"),
+        ("rules.0.when.finding", "spleen", "rule 'none': unknown finding 'spleen'"),
+        ("rules.0.when.is", "maybe", "finding 'mass' has no value 'maybe'"),
+        ("rules.0.outcome", "huge", "rule 'none': unknown outcome 'huge'"),
+        ("rules.0.citation", None, "rules.0.citation: Field required"),
+        ("rules.1.id", "none", "rule defined twice: none"),
+        ("rules.0.when", {"finding": "mass", "above": 2}, "needs `is` or `in`"),
+        ("rules.0.when", "mass == 'no'", "not a condition"),
+        ("subtasks.0.prompt.instructed", "{{ report }}", "undeclared slot 'report'"),
+        ("subtasks.0.prompt.instructed", "{{ x.__class__ }}", "Getattr is not allowed"),
+        ("subtasks.0.prompt.compact", "{% for x in y %}{% endfor %}", "For is not allowed"),
+        ("profile.head.instructed", "{{ labels }}", "undeclared slot 'labels'"),
+        ("subtasks.0.finding", "spleen", "subtask 'mass': unknown finding 'spleen'"),
+        ("subtasks.0.labels", {"yes": "yes", "no": "no"}, "labels must be given for exactly these values"),
+        ("subtasks.0.labels.no", "yes", "two values have the same label"),
+        ("subtasks.0.answer", "number", "does not fit finding 'mass'"),
+        ("subtasks.1", None, "no subtask reads these findings of the rules: size"),
+        ("findings.0.not_stated.reads_as", "maybe", "no value 'maybe'"),
+        ("findings.0.not_stated.prior", {"yes": 0.5, "no": 0.4}, "sum to 1"),
+        ("findings.0.values", {"yes": "x", "not_stated": "y"}, "`not_stated` is implied"),
+        ("findings.0.number", {"unit": "cm", "minimum": 0, "maximum": 1}, "either values or number"),
+        ("options.0.setting", "newest", "not one of the choices"),
+        ("schema_version", 2, "schema_version"),
+        ("guideline.digest", "md5:0", "guideline.digest"),
+        ("topic", "Not A Name", "topic"),
+    ],
+)
+def test_a_faulty_plan_is_refused_and_the_place_is_named(path, value, says):
+    with pytest.raises(PlanError) as caught:
+        parsed(changed(path, value))
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("plan: ")
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (BOMB, "line 1: anchors and aliases"),
+        ("a: !!python/object/apply:os.system ['true']", "line 1: tags"),
+        ("a: 1\na: 2", "the key 'a' is there twice"),
+        ("1: x", "the key 1 must be text"),
+        ("a: [", "not readable YAML"),
+        ("a: \x00", "characters that YAML does not allow"),
+        ("[" * 60 + "]" * 60, "nested deeper than"),
+        ("a: " + "x" * MAX_PLAN_BYTES, "at most"),
+        ("just text", "top level must be a mapping"),
+        ("", "top level must be a mapping"),
+    ],
+)
+def test_hostile_or_broken_yaml_is_refused(text, says):
+    with pytest.raises(PlanError) as caught:
+        parse_plan(text, where="plan.yaml")
+    assert says in str(caught.value)
+    assert str(caught.value).startswith("plan.yaml: ")
+
+
+def test_yes_no_and_dates_stay_text():
+    content = parse_plan_yaml("a: yes\nb: no\nc: on\nd: 2026-11-24\ne: true\nf: 1.5\ng: 1e3\nh: 012")
+    assert content == {
+        "a": "yes", "b": "no", "c": "on", "d": "2026-11-24", "e": True, "f": 1.5, "g": "1e3", "h": "012",
+    }  # fmt: skip
+
+
+def test_a_missing_plan_names_the_topics_there_are():
+    with pytest.raises(PlanError, match="pancreatic_cancer"):
+        read_plan("pancreas")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", None])
+def test_a_plan_that_is_no_text_file_is_refused(tmp_path, content):
+    path = tmp_path / "plan.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan\.yaml"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\x1bb", "a\ud800b"])
+def test_text_that_a_plan_file_cannot_hold_is_refused(text):
+    with pytest.raises(ValidationError, match=r"control characters|surrogates|unicode"):
+        Plan.model_validate(small_plan() | {"title": text})
+
+
+def test_a_plan_cannot_be_changed():
+    plan = parsed(small_plan())
+    with pytest.raises(ValidationError):
+        plan.title = "x"
