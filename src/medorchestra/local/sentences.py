@@ -14,7 +14,7 @@ from functools import lru_cache
 _ABBREVIATION = re.compile(
     r"\b(?:approx|ca|cf|dr|e\.g|fig|i\.e|incl|max|min|no|resp|seg|st|vs|[a-z])\.$", re.IGNORECASE
 )
-_BREAK = re.compile(r"(?<=[.!?;])[ \t]+(?=[A-Z0-9(\[\"'<>*-])")
+_BREAK = re.compile(r"(?:(?<=[.!?;])|(?<=[.!?][)\]\"']))[ \t]+(?=[A-Z0-9(\[\"'<>*-])")
 _LINE = re.compile(r"[^\r\n]+")
 
 LONGEST = 600

@@ -1,0 +1,65 @@
+"""Reports the plan is not for are flagged; those it is for are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from medorchestra.local.scope import scope_problems
+from medorchestra.plan import read_plan
+from medorchestra.synthetic import read_cases
+
+SCOPE = read_plan("pancreatic_cancer").scope
+
+GERMAN = (
+    "CT Abdomen. Raumforderung im Pankreaskopf von 3,2 cm mit Kontakt zur Arteria mesenterica superior. "
+    "Die Leber ist frei von Metastasen. Kein Aszites."
+)
+FRENCH = (
+    "TDM abdominale. Masse hypodense de la tête du pancréas de 3 cm au contact de l'artère mésentérique supérieure. "
+    "Pas de métastase hépatique."
+)
+RECTUM = (
+    "MRI rectum. There is a 4 cm rectal tumour at 6 cm from the anal verge with extramural invasion. "
+    "The pancreas is unremarkable."
+)
+KNEE = "MRI of the left knee. There is a tear of the medial meniscus. The ligaments are intact. No joint effusion."
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GERMAN, "language looks like 'de'"),
+        (FRENCH, "language looks like 'fr'"),
+        (RECTUM, "pancreas is unremarkable"),
+        (RECTUM, "rectal tumour"),
+        (KNEE, "no word for pancreas"),
+        (KNEE, "no word for tumour"),
+        ("膵頭部に腫瘤を認める。上腸間膜動脈に接している。", "language looks like"),
+    ],
+)
+def test_a_report_of_another_kind_is_flagged_with_the_reason(text, says):
+    assert any(says in problem for problem in scope_problems(text, SCOPE))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SMA: no contact. CA: no contact. PV/SMV: <180 smooth. Uncinate mass 2 cm. Liver: no mets.",
+        "CT ABDOMEN W/ CONTRAST. 3.2 CM HYPODENSE MASS IN PANCREATIC HEAD. SMA FREE.",
+    ],
+)
+def test_terse_and_upper_case_reports_are_not_flagged(text):
+    assert scope_problems(text, SCOPE) == ()
+
+
+def test_few_development_reports_with_a_tumour_are_flagged():
+    cases = [c for c in read_cases("pancreatic_cancer", "development") if c.findings["tumor_present"] == "yes"]
+    flagged = [case.id for case in cases if scope_problems(case.text, SCOPE)]
+    assert len(flagged) <= len(cases) // 10, flagged
+
+
+def test_a_problem_never_quotes_the_report():
+    secret = "ZEBRA-4711"
+    problems = scope_problems(f"{KNEE} {secret}", SCOPE)
+    assert problems
+    assert all(secret not in problem for problem in problems)
