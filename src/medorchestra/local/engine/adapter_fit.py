@@ -27,7 +27,8 @@ def check_model(header: GgufHeader) -> None:
     if header.is_adapter:
         raise ModelError(f"{path}: an adapter, not a model; give it as the adapter, and its base model as the model")
     if kind not in ("", "model") or header.architecture == "clip":
-        raise ModelError(f"{path}: a GGUF of type {kind or 'clip'!r}, not a language model; name the model's own file")
+        said = f"type {kind!r}, architecture {header.architecture!r}"
+        raise ModelError(f"{path}: a GGUF of {said}, not a language model; name the model's own file")
     parts = header.count("split.count") or 1
     if parts > 1:
         raise ModelError(f"{path}: one of {parts} parts; join them with `llama-gguf-split --merge` and name the result")

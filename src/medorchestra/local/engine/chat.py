@@ -27,7 +27,7 @@ _HEAD, _REPORT, _QUESTION, _ANSWER = _PLACEHOLDERS = tuple(
 )
 """Letters and digits only, without space around them: they come through `trim`, escaping and quoting unchanged."""
 
-_TODAY: Final = datetime(2024, 7, 26)  # noqa: DTZ001 - a calendar day without a place
+_TODAY: Final = datetime(2024, 7, 26)
 """The day for templates that tell the model the date: always the same, or an answer would depend on the day."""
 
 

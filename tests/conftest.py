@@ -1,0 +1,41 @@
+"""The only conftest: no test loads a model unless it is marked `model`; property tests are the same on every run in CI.
+
+Hermetic otherwise by habit: fixtures make what a test reads in `tmp_path`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+from medorchestra.local.engine import model_files
+
+if TYPE_CHECKING:
+    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+
+# No deadline: the machines that run the tests are shared, and a slow moment is not a failure.
+hypothesis.settings.register_profile("medorchestra", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("medorchestra")
+
+
+def pytest_configure() -> None:
+    model_files.ALLOW_MODEL_LOADING = False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # A hook, not a fixture: it has to come before the session's engine is made.
+    model_files.ALLOW_MODEL_LOADING = item.get_closest_marker("model") is not None
+
+
+@pytest.fixture(scope="session")
+def default_engine() -> Iterator[LlamaCppEngine]:
+    """The default model, loaded once. Only for tests marked `model`, which must not close it."""
+    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+
+    with LlamaCppEngine() as engine:
+        yield engine
