@@ -13,7 +13,21 @@ from strategies import completions, domains, first_rule, knowledge, read_silence
 from medorchestra import decision_diagram
 from medorchestra.decision_diagram import DecisionTable
 from medorchestra.errors import RuleError
-from medorchestra.rules import NOT_STATED, AllOf, AnyOf, Bounds, DecisionRule, Domain, In, Is, Not, OptionIs, Silence
+from medorchestra.rules import (
+    NOT_STATED,
+    AllOf,
+    AnyOf,
+    Bounds,
+    DecisionRule,
+    Domain,
+    In,
+    Is,
+    Not,
+    OptionIs,
+    PartIn,
+    Silence,
+    expand_parts,
+)
 
 
 @st.composite
@@ -37,13 +51,15 @@ def test_possible_outcomes_agree_with_brute_force(example):
 
 
 @given(tables())
-def test_missing_findings_are_exactly_those_the_outcome_depends_on(example):
+def test_missing_findings_settle_the_outcome_and_none_of_them_is_named_in_vain(example):
     table, rules, known = example
     verdict = DecisionTable(rules, table).decide(known)
     if verdict.outcome is not None:
         assert verdict.missing == ()
         return
     assert settled_by(rules, table, known, verdict.missing)
+    if any(domain.silence.if_stated for domain in table):
+        return  # naming one finding more is right there: stating it alone is no truth about the other
     for name in verdict.missing:
         others = tuple(other for other in verdict.missing if other != name)
         assert not settled_by(rules, table, known, others)
@@ -123,12 +139,10 @@ def test_probabilities_agree_with_summing_over_every_combination(example):
         if weight == 0.0:
             return
         if not rest:
-            truths = completions(table, known)
-            for truth in truths:  # uniform prior: every truth behind silence weighs the same
+            for truth, share in weighted_truths(table, known):
                 rule = first_rule(rules, truth)
-                expected[rule.rule if rule else None] = expected.get(rule.rule if rule else None, 0.0) + weight / len(
-                    truths
-                )
+                name = rule.rule if rule else None
+                expected[name] = expected.get(name, 0.0) + weight * share
             return
         domain, *others = rest
         options = distributions.get(domain.finding) or {v: 1 / len(domain.values) for v in domain.values}
@@ -252,3 +266,29 @@ def test_rules_too_entangled_to_compile_are_refused_instead_of_filling_the_memor
 def test_a_distribution_that_is_none_is_refused(distribution):
     with pytest.raises(ValueError, match="sum to 1"):
         DecisionTable(RULES, (SMA, LIVER)).probabilities({"liver": distribution})
+
+
+@given(st.data())
+def test_a_part_of_the_decision_may_be_asked_like_a_finding(data):
+    """The final rules over parts decide as if each part had been decided first and its outcome put in."""
+    table = data.draw(domains())
+    part_rules = data.draw(rule_lists(table))
+    outcome = data.draw(st.sampled_from(sorted({rule.outcome for rule in part_rules})))
+    asked = PartIn(part="first", in_=(outcome,))
+    when = data.draw(st.sampled_from([asked, Not(not_=asked)]))
+    final = (DecisionRule("by_part", "yes", when), DecisionRule("else", "no", AnyOf(any=(when, Not(not_=when)))))
+    expanded = [DecisionRule(r.rule, r.outcome, expand_parts(r.when, {"first": part_rules})) for r in final]
+    compiled = DecisionTable(expanded, table)
+    known = data.draw(knowledge(table))
+    truths = completions(table, known)
+    comes_out = {(rule := first_rule(part_rules, truth)) is not None and rule.outcome == outcome for truth in truths}
+    expected = {("yes" if out is (when is asked) else "no") for out in comes_out}
+    assert set(compiled.decide(known).possible) == expected
+
+
+def test_a_part_that_is_not_there_or_never_gives_the_outcome_is_refused():
+    rules = {"t": [DecisionRule("r", "T1", Is(finding="size", is_="small"))]}
+    with pytest.raises(RuleError, match="unknown part 'n'"):
+        expand_parts(PartIn(part="n", in_=("N0",)), rules)
+    with pytest.raises(RuleError, match="gives T9"):
+        expand_parts(PartIn(part="t", in_=("T1", "T9")), rules)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from medorchestra.errors import PlanError
-from medorchestra.plan import Plan, format_plan, parse_plan, read_plan, write_plan
+from medorchestra.plan import Plan
+from medorchestra.plan_files import format_plan, parse_plan, read_plan, write_plan
 from medorchestra.plan_yaml import MAX_PLAN_BYTES, dump_plan_yaml, parse_plan_yaml
 
 CITATION = {"section": "1.1", "quote": "A word."}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medorchestra.errors import CaseError
-from medorchestra.plan import read_plan
+from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import cases_digest, check_case, read_cases
 

@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Plan": "medorchestra.plan",
-    "read_plan": "medorchestra.plan",
-    "write_plan": "medorchestra.plan",
+    "read_plan": "medorchestra.plan_files",
+    "write_plan": "medorchestra.plan_files",
     "topics": "medorchestra.topics",
     "SyntheticCase": "medorchestra.synthetic",
     "read_cases": "medorchestra.synthetic",
@@ -78,7 +78,8 @@ if TYPE_CHECKING:
     from medorchestra.local.records import Report
     from medorchestra.local.results import Results
     from medorchestra.local.staged_report import StagedReport
-    from medorchestra.plan import Plan, read_plan, write_plan
+    from medorchestra.plan import Plan
+    from medorchestra.plan_files import read_plan, write_plan
     from medorchestra.synthetic import SyntheticCase, read_cases
     from medorchestra.topics import topics
 

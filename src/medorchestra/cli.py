@@ -66,7 +66,7 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.local.connectors import read_reports
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
     from medorchestra.local.terminal import ProgressDisplay, print_summary
-    from medorchestra.plan import read_plan
+    from medorchestra.plan_files import read_plan
 
     the_plan = read_plan(plan)
     batch = read_reports(source, id_column=id_column, text_column=text_column, encoding=encoding)
@@ -87,7 +87,7 @@ def _exit_code(summary: RunSummary) -> int:
 @app.command()
 def topics() -> None:
     """List the topics that come with the library."""
-    from medorchestra.plan import read_plan
+    from medorchestra.plan_files import read_plan
     from medorchestra.topics import topics as names
 
     for name in names():

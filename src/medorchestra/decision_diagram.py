@@ -5,7 +5,7 @@ reduced, ordered, multi-valued decision diagram (Bryant 1986, in its multi-value
 variable, each path ends in a rule. Then
     - the outcomes that remain possible are the ends that can be reached with what is known;
     - the probability of an outcome is the flow from the root to its ends, one multiplication per edge;
-    - the findings that would settle an open case are exactly those the diagram still asks once the known ones are
+    - the findings that would settle an open case are among those the diagram still asks once the known ones are
       put in, because in a reduced diagram a variable appears only if the result depends on it.
 
 Silence is a value of its own. Where the plan reads it as a value, it leads where that value leads; where it is
@@ -15,7 +15,7 @@ the bounds that the rules name. Distributions of different findings are taken as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -32,6 +32,7 @@ from medorchestra.rules import (
     Known,
     Not,
     OptionIs,
+    PartIn,
     Probabilities,
     Verdict,
     check_rules,
@@ -143,6 +144,8 @@ class _Translation:
             return _join((self.expression(part, negated=negated) for part in parts), every=every)
         if isinstance(condition, OptionIs):
             return (self.options[condition.option] == condition.is_) is not negated
+        if isinstance(condition, PartIn):
+            raise RuleError(f"part {condition.part!r} is not expanded; see rules.expand_parts")
         symbols = self.symbols[condition.finding]
         if isinstance(condition, Bounds):
             inside = zip(symbols, self._samples(condition.finding), strict=True)
@@ -362,7 +365,23 @@ class DecisionTable:
         )
 
     def _undecided_findings(self, fixed: Mapping[str, str]) -> tuple[str, ...]:
-        """Findings on which the outcome still depends, in the order the rules ask them."""
+        """Findings whose truth would settle the outcome, none of them in vain, in the order of the rules.
+
+        The outcome may depend on a finding only by way of another's silence: the truth of that other is then enough.
+        But where silence counts only because yet another finding is not stated, stating that one is no truth about it.
+        """
+        missing = self._depends_on(fixed, ())
+        for name in missing:
+            if_stated = self._translation.domains[name].silence.if_stated
+            if if_stated is not None and fixed.get(if_stated, NOT_STATED) == NOT_STATED:
+                continue
+            fewer = tuple(other for other in missing if other != name)
+            if set(self._depends_on(fixed, fewer)) <= set(fewer):
+                missing = fewer
+        return missing
+
+    def _depends_on(self, fixed: Mapping[str, str], stated: Collection[str]) -> tuple[str, ...]:
+        """Findings on which the outcome depends when some more are stated, in the order the rules ask them."""
         asked: dict[int, tuple[Variable, tuple[object, ...]]] = {}
         unique: dict[tuple[Variable, tuple[object, ...]], int] = {}
         reduced: dict[int, object] = {}
@@ -372,7 +391,9 @@ class DecisionTable:
                 return self._outcome_of(here)
             if here not in reduced:
                 node = self._nodes[here]
-                children = tuple(restrict(child) for child in self._open_children(node, fixed))
+                stated_here = node.variable[0] in stated
+                open_children = node.children[:-1] if stated_here else self._open_children(node, fixed)
+                children = tuple(restrict(child) for child in open_children)
                 if len(set(children)) == 1:
                     reduced[here] = children[0]
                 else:

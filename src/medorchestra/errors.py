@@ -9,7 +9,10 @@ MedorchestraError            catches everything this library raises on purpose
 ├── ModelError               fix the model or adapter file, or install what runs it
 │   └── ContextTooSmallError      a prompt does not fit the model's context (the executor handles this one)
 ├── StorageError             fix the machine: folder not writable, disk full, ledger not readable
-└── SettingsError            fix the call: an option has an impossible value
+├── SettingsError            fix the call: an option has an impossible value
+├── CloudError               fix the cloud model's access: no key, refused, unreachable, no usable answer
+│   └── BudgetError               more tokens, rounds or money would be needed than were granted
+└── EgressError              stop: something was about to leave that must not, or the egress log was tampered with
 """
 
 from __future__ import annotations
@@ -63,3 +66,18 @@ class StorageError(MedorchestraError):
 
 class SettingsError(MedorchestraError):
     """An option of the call has a value that cannot be used."""
+
+
+class CloudError(MedorchestraError):
+    """The cloud model cannot be reached, refuses, or gives no usable answer. The message names step and next step."""
+
+
+class BudgetError(CloudError):
+    """The planner would need more tokens, rounds or money than it was granted."""
+
+
+class EgressError(MedorchestraError):
+    """Something was about to leave that must not, or the egress log does not hold together.
+
+    The message names the piece, its origin and the kind of problem, never its text.
+    """

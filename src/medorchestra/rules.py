@@ -1,9 +1,9 @@
 """The rule language: typed conditions over findings, three-valued, pure.
 
 Rules are read in order and the first that holds decides. A condition is data (a tree of `all`, `any`, `not`, `is`,
-`in`, numeric bounds and plan options), never code. `evaluate` is Kleene's strong three-valued logic; `decide` and
-`probabilities` are exact, over all completions of what is not known (see `decision_diagram`). Knows nothing of
-models, prompts or reports.
+`in`, numeric bounds, plan options and earlier parts of the decision), never code. `evaluate` is Kleene's strong
+three-valued logic; `decide` and `probabilities` are exact, over all completions of what is not known (see
+`decision_diagram`). Knows nothing of models, prompts or reports.
 
 Three states of a finding must not be confused:
     a value        the report states it;
@@ -104,6 +104,13 @@ class OptionIs(_Node):
     is_: str = Field(alias="is")
 
 
+class PartIn(_Node):
+    """An earlier part of the decision (the T of a TNM stage) comes out as one of these. See `expand_parts`."""
+
+    part: str
+    in_: tuple[str, ...] = Field(alias="in", min_length=1)
+
+
 def _kind_of(value: Any) -> str | None:
     """Which condition a mapping (or an already built node) is, by its keys."""
     if isinstance(value, _Node):
@@ -111,7 +118,7 @@ def _kind_of(value: Any) -> str | None:
     if not isinstance(value, Mapping):
         return None
     keys = set(value)
-    for key, kind in (("all", "AllOf"), ("any", "AnyOf"), ("not", "Not"), ("option", "OptionIs")):
+    for key, kind in (("all", "AllOf"), ("any", "AnyOf"), ("not", "Not"), ("option", "OptionIs"), ("part", "PartIn")):
         if key in keys:
             return kind
     if "is" in keys:
@@ -126,11 +133,12 @@ Condition: TypeAlias = Annotated[
     | Annotated[Is, Tag("Is")]
     | Annotated[In, Tag("In")]
     | Annotated[Bounds, Tag("Bounds")]
-    | Annotated[OptionIs, Tag("OptionIs")],
+    | Annotated[OptionIs, Tag("OptionIs")]
+    | Annotated[PartIn, Tag("PartIn")],
     Discriminator(
         _kind_of,
         custom_error_type="condition",
-        custom_error_message="not a condition: expected all, any, not, option, or finding with is, in or bounds",
+        custom_error_message="not a condition: expected all, any, not, option, part, or finding with is, in or bounds",
     ),
 ]
 
@@ -147,29 +155,32 @@ def children_of(condition: Condition) -> tuple[Condition, ...]:
     return (condition.not_,) if isinstance(condition, Not) else ()
 
 
-def leaves_of(condition: Condition) -> Iterable[Is | In | Bounds | OptionIs]:
+def leaves_of(condition: Condition) -> Iterable[Is | In | Bounds | OptionIs | PartIn]:
     """All leaves, left to right."""
-    if isinstance(condition, Is | In | Bounds | OptionIs):
+    if isinstance(condition, Is | In | Bounds | OptionIs | PartIn):
         yield condition
     for part in children_of(condition):
         yield from leaves_of(part)
 
 
 def findings_in(condition: Condition) -> tuple[str, ...]:
-    """Names of the findings a condition looks at, in order of appearance, without repeats."""
-    named = (leaf.finding for leaf in leaves_of(condition) if not isinstance(leaf, OptionIs))
+    """Names of the findings a condition itself looks at, in order of appearance, without repeats."""
+    named = (leaf.finding for leaf in leaves_of(condition) if not isinstance(leaf, OptionIs | PartIn))
     return tuple(dict.fromkeys(named))
 
 
 def evaluate(condition: Condition, known: Known, options: Mapping[str, str] | None = None) -> bool | None:
     """Kleene's strong three-valued logic: True, False, or None for unknown.
 
-    Silence counts as unknown here; where a plan reads silence as a value, pass that value in `known`.
+    Silence counts as unknown here; where a plan reads silence as a value, pass that value in `known`. So does a part
+    of the decision that `expand_parts` has not expanded.
     If the result is not None, every completion of the unknown findings gives the same result.
     """
     if isinstance(condition, OptionIs):
         setting = (options or {}).get(condition.option)
         return None if setting is None else setting == condition.is_
+    if isinstance(condition, PartIn):
+        return None
     if isinstance(condition, Is | In | Bounds):
         return _evaluate_leaf(condition, known.get(condition.finding))
     results = [evaluate(part, known, options) for part in children_of(condition)]
@@ -248,8 +259,8 @@ class Verdict:
         possible: all outcomes some completion leads to, in the order of the rules.
         rule: the deciding rule, when every completion is decided by it; otherwise None.
         possible_rules: all rules that decide some completion.
-        missing: the findings that would settle an open verdict: the possible outcomes depend on each of them, and
-            on no other. Empty when `outcome` is given.
+        missing: findings that, once stated, would settle an open verdict whatever they say; none of them could be
+            left out. Empty when `outcome` is given.
         gap: True when for some completion no rule holds at all.
     """
 
@@ -268,6 +279,38 @@ class Probabilities:
     outcomes: Mapping[str, float]
     rules: Mapping[str, float]
     no_rule: float
+
+
+def expand_parts(condition: Condition, parts: Mapping[str, Sequence[DecisionRule]]) -> Condition:
+    """The same condition over findings alone: a part becomes "a rule of it for these outcomes is first to hold".
+
+    Args:
+        condition: may look at parts.
+        parts: name -> its rules, in order, themselves expanded.
+
+    Raises:
+        RuleError: unknown part, or an outcome that none of its rules gives.
+    """
+    if isinstance(condition, AllOf):
+        return AllOf(all=tuple(expand_parts(part, parts) for part in condition.all))
+    if isinstance(condition, AnyOf):
+        return AnyOf(any=tuple(expand_parts(part, parts) for part in condition.any))
+    if isinstance(condition, Not):
+        return Not(**{"not": expand_parts(condition.not_, parts)})
+    if not isinstance(condition, PartIn):
+        return condition
+    rules = parts.get(condition.part)
+    if rules is None:
+        raise RuleError(f"unknown part {condition.part!r}; parts before it: {', '.join(parts) or 'none'}")
+    never = sorted(set(condition.in_) - {rule.outcome for rule in rules})
+    if never:
+        raise RuleError(f"no rule of part {condition.part!r} gives {', '.join(never)}")
+    ways: list[Condition] = []
+    for i, rule in enumerate(rules):
+        if rule.outcome in condition.in_:
+            earlier = tuple(before.when for before in rules[:i] if before.outcome not in condition.in_)
+            ways.append(AllOf(all=(rule.when, Not(**{"not": AnyOf(any=earlier)}))) if earlier else rule.when)
+    return AnyOf(any=tuple(ways))
 
 
 def check_rules(rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str]) -> None:
@@ -298,6 +341,8 @@ def _check_condition(
             if leaf.option not in options:
                 raise RuleError(f"{where}: unknown option {leaf.option!r}; there are: {', '.join(options) or 'none'}")
             continue
+        if isinstance(leaf, PartIn):
+            raise RuleError(f"{where}: looks at part {leaf.part!r}, which cannot be asked here")
         domain = by_name.get(leaf.finding)
         if domain is None:
             raise RuleError(f"{where}: unknown finding {leaf.finding!r}; there are: {', '.join(by_name)}")

@@ -14,8 +14,8 @@ from functools import lru_cache
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-QUESTION_SLOTS = ("labels", "description", "unit")
-"""Slots of a subtask's prompt: its value labels, the description of its finding, the unit of its number."""
+QUESTION_SLOTS = ("labels", "description", "unit", "examples")
+"""Slots of a subtask's prompt: its value labels, its finding's description, its number's unit, its solved examples."""
 
 HEAD_SLOTS = ("title",)
 """Slots of the head, the text before the report: the title of the plan."""

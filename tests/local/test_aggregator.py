@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medorchestra.local.aggregator import decide
 from medorchestra.local.answers import Answer, AnswerStatus, Quote
-from medorchestra.plan import read_plan
+from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
 
 PLAN = read_plan("pancreatic_cancer")

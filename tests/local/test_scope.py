@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medorchestra.local.scope import scope_problems
-from medorchestra.plan import read_plan
+from medorchestra.plan_files import read_plan
 from medorchestra.synthetic import read_cases
 
 SCOPE = read_plan("pancreatic_cancer").scope

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from medorchestra.cloud.guideline import read_guideline
-from medorchestra.plan import read_plan
+from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import check_case, read_cases
 from medorchestra.topics import guideline_folder

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from medorchestra.decision_diagram import Distribution
 from medorchestra.local.answers import Answer, AnswerStatus
-from medorchestra.plan import Citation, Flag, Plan
+from medorchestra.plan import Citation, Plan
 from medorchestra.rules import NOT_STATED, Verdict, evaluate, findings_in
 
 
@@ -35,6 +35,18 @@ class RaisedFlag:
 
 
 @dataclass(frozen=True, slots=True)
+class PartDecision:
+    """What a part of the decision (T, N, M) comes to. Fields as in `Decision`."""
+
+    outcome: str | None
+    best_outcome: str
+    probability: float
+    possible_outcomes: tuple[str, ...]
+    rule: DecidingRule | None
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What the answers of one report lead to.
 
@@ -49,6 +61,7 @@ class Decision:
         rests_on: findings that alone already force the outcome.
         assumed: silent findings that the plan reads as a value and on which the outcome rests: finding -> value.
         missing: findings that would settle an open decision.
+        parts: the parts of the plan's decision, by name; empty where it has none.
         flags: flags of the plan that hold.
         review: whether a person has to look.
         review_reasons: why; ids and counts only.
@@ -64,6 +77,7 @@ class Decision:
     rests_on: tuple[str, ...]
     assumed: Mapping[str, str]
     missing: tuple[str, ...]
+    parts: Mapping[str, PartDecision]
     flags: tuple[RaisedFlag, ...]
     review: bool
     review_reasons: tuple[str, ...]
@@ -84,14 +98,14 @@ def decide(plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[st
     table = plan.decision_table
     known = {name: _known_value(answer) for name, answer in by_finding.items()}
     verdict = table.decide(known)
-    chances = table.probabilities(_distributions(plan, by_finding))
+    distributions = _distributions(plan, by_finding)
+    chances = table.probabilities(distributions)
     probabilities = {outcome.name: chances.outcomes.get(outcome.name, 0.0) for outcome in plan.outcomes}
     best = max(probabilities, key=probabilities.__getitem__)
-    rule = plan.rule(verdict.rule) if verdict.rule else None
     within_rule = _findings_of_rule(plan, verdict.rule)
     assumed = {name: plan.finding(name).not_stated.reads_as or "" for name in table.assumptions(known)}
     rests_on = table.sufficient(known, last=within_rule)
-    flags = tuple(_raised(plan.flags, known, plan.option_settings))
+    flags = tuple(_raised(plan, known))
     reasons = [
         *_about_verdict(verdict, best, probabilities[best], plan.profile.review_below),
         *(f"flag {flag.id}: {flag.message}" for flag in flags),
@@ -106,14 +120,42 @@ def decide(plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[st
         probabilities=probabilities,
         undecided=chances.no_rule,
         possible_outcomes=tuple(o.name for o in plan.outcomes if o.name in verdict.possible),
-        rule=DecidingRule(rule.id, rule.outcome, rule.citation, rule.note) if rule else None,
+        rule=_deciding_rule(plan, verdict),
         rests_on=rests_on,
         assumed=assumed,
         missing=verdict.missing,
+        parts=_decide_parts(plan, known, distributions),
         flags=flags,
         review=bool(reasons),
         review_reasons=tuple(reasons),
     )
+
+
+def _decide_parts(
+    plan: Plan, known: Mapping[str, str | float | None], distributions: Mapping[str, Distribution]
+) -> dict[str, PartDecision]:
+    decided: dict[str, PartDecision] = {}
+    for part in plan.parts:
+        table = plan.part_tables[part.name]
+        verdict = table.decide(known)
+        chances = table.probabilities(distributions).outcomes
+        best = max((outcome.name for outcome in part.outcomes), key=lambda name: chances.get(name, 0.0))
+        decided[part.name] = PartDecision(
+            outcome=verdict.outcome,
+            best_outcome=best,
+            probability=chances.get(best, 0.0),
+            possible_outcomes=tuple(o.name for o in part.outcomes if o.name in verdict.possible),
+            rule=_deciding_rule(plan, verdict),
+            missing=verdict.missing,
+        )
+    return decided
+
+
+def _deciding_rule(plan: Plan, verdict: Verdict) -> DecidingRule | None:
+    if verdict.rule is None:
+        return None
+    rule = plan.rule(verdict.rule)
+    return DecidingRule(rule.id, rule.outcome, rule.citation, rule.note)
 
 
 def _by_finding(plan: Plan, answers: Sequence[Answer]) -> dict[str, Answer]:
@@ -159,13 +201,16 @@ def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, Di
 
 
 def _findings_of_rule(plan: Plan, rule_id: str | None) -> tuple[str, ...]:
-    return findings_in(plan.rule(rule_id).when) if rule_id else ()
+    return findings_in(plan.expanded(plan.rule(rule_id).when)) if rule_id else ()
 
 
-def _raised(
-    flags: Sequence[Flag], known: Mapping[str, str | float | None], options: Mapping[str, str]
-) -> list[RaisedFlag]:
-    return [RaisedFlag(f.id, f.kind, f.message) for f in flags if evaluate(f.when, known, options) is True]
+def _raised(plan: Plan, known: Mapping[str, str | float | None]) -> list[RaisedFlag]:
+    options = plan.option_settings
+    return [
+        RaisedFlag(flag.id, flag.kind, flag.message)
+        for flag in plan.flags
+        if evaluate(plan.expanded(flag.when), known, options) is True
+    ]
 
 
 def _about_verdict(verdict: Verdict, best: str, probability: float, review_below: float) -> list[str]:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medorchestra.errors import SourceError
+from medorchestra.errors import SettingsError
 from medorchestra.local.connectors import ReportBatch, batch_of, read_reports
 from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.ledger import Ledger
@@ -23,7 +23,8 @@ from medorchestra.local.results import Results
 from medorchestra.local.results_files import ResultsWriter, write_run
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.staging import Stager
-from medorchestra.plan import Plan, read_plan
+from medorchestra.plan import Plan
+from medorchestra.plan_files import read_plan
 
 DISCLAIMER = "medorchestra supports clinicians and researchers; it is not a certified medical device."
 
@@ -143,7 +144,7 @@ def _engine(model: str | Path | Engine, adapter: str | Path | None) -> Iterator[
     """The engine for a model name or path, closed at the end; an engine that is given stays open."""
     if not isinstance(model, str | Path):
         if adapter is not None:
-            raise SourceError("an adapter goes with a model name or path, not with an engine that is already built")
+            raise SettingsError("an adapter goes with a model name or path, not with an engine that is already built")
         yield model
         return
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
@@ -205,7 +206,12 @@ def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
     return {
         "medorchestra": _version("medorchestra"),
         "notice": DISCLAIMER,
-        "input": {"name": batch.source, "digest": batch.digest, "reports": len(batch.reports)},
+        "input": {
+            "name": batch.source,
+            "digest": batch.digest,
+            "reports": len(batch.reports),
+            "notes": list(batch.notes),
+        },
         "plan": {
             "topic": plan.topic,
             "digest": plan.digest,
