@@ -6,6 +6,7 @@ from itertools import product
 
 from hypothesis import strategies as st
 
+from medorchestra.local.answers import Answer, AnswerStatus, Quote
 from medorchestra.rules import (
     NOT_STATED,
     AllOf,
@@ -144,3 +145,35 @@ def read_silences(table: tuple[Domain, ...], truth: dict[str, str | float], sile
 def first_rule(rules: tuple[DecisionRule, ...], truth: dict[str, str | float]) -> DecisionRule | None:
     """The rule that decides a complete truth."""
     return next((rule for rule in rules if evaluate(rule.when, truth) is True), None)
+
+
+quotes = st.builds(
+    Quote,
+    start=st.integers(0, 10_000),
+    end=st.integers(0, 10_000),
+    text=st.text(),
+    score=st.floats(0, 1),
+    found_by=st.sampled_from(["focus_terms", "model"]),
+)
+"""A quote of any text; its span fits no report."""
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Answer:
+    """An answer of any type and status, with whatever text a report can hold."""
+    values = st.one_of(
+        st.none(), st.text(), st.floats(allow_nan=False), st.lists(st.text(), min_size=1, max_size=3).map(tuple)
+    )
+    return Answer(
+        subtask=draw(st.text(min_size=1)),
+        finding=draw(st.none() | st.text(min_size=1)),
+        status=draw(st.sampled_from(AnswerStatus)),
+        value=draw(values),
+        probabilities=draw(st.dictionaries(st.text(), st.floats(0, 1), max_size=5)),
+        quotes=tuple(draw(st.lists(quotes, max_size=3))),
+        characters_read=draw(st.integers(0, 100_000)),
+        characters_total=draw(st.integers(0, 100_000)),
+        seconds=draw(st.floats(0, 1e6)),
+        tokens=draw(st.integers(0, 100_000)),
+        error=draw(st.none() | st.text()),
+    )

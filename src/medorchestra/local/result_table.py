@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.records import Report
 from medorchestra.local.staged_report import StagedReport
+from medorchestra.local.trace import json_ready
 from medorchestra.plan import Plan
 from medorchestra.rules import NOT_STATED
 
@@ -31,6 +33,7 @@ def result_columns(plan: Plan) -> dict[str, type]:
         "missing": str,
     }
     columns |= {f"p.{outcome.name}": float for outcome in plan.outcomes}
+    columns |= {f"part.{part.name}": str for part in plan.parts}
     columns |= {f"finding.{f.name}": str if f.values else float for f in plan.findings}
     return columns
 
@@ -54,6 +57,7 @@ def result_row(staged: StagedReport) -> dict[str, str | float | bool | None]:
         "missing": "|".join(decision.missing) or None,
     }
     row |= {f"p.{outcome}": probability for outcome, probability in decision.probabilities.items()}
+    row |= {f"part.{name}": part.outcome for name, part in decision.parts.items()}
     for answer in staged.answers:
         if answer.finding is not None:
             row[f"finding.{answer.finding}"] = _finding_cell(answer, plan)
@@ -80,15 +84,23 @@ def result_schema(plan: Plan, reports: Sequence[Report]) -> pa.Schema:
 
 
 def _carried_type(reports: Sequence[Report], name: str) -> pa.DataType:
+    """The type that all values of a carried column have, text where there is none that every reader of Parquet knows.
+
+    So mixed types and nested values of a JSONL column, and empty columns, are kept as text.
+    """
     try:
-        return pa.array([report.carried.get(name) for report in reports]).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.string()  # mixed types in a JSONL column: kept as text
+        kind = pa.array([report.carried.get(name) for report in reports]).type
+    except (pa.ArrowException, ValueError, OverflowError):
+        return pa.string()
+    return pa.string() if pa.types.is_nested(kind) or pa.types.is_null(kind) else kind
 
 
 def carried_name(name: str, columns: Mapping[str, type]) -> str:
-    """Name of a carried column in the results: its own, or `carried.<name>` where a result column has that name."""
-    return f"carried.{name}" if name in columns else name
+    """Name of a carried column in the results: its own, or `carried.<name>` where a result column has that name.
+
+    A name that begins so already gets it once more: no two columns ever become one.
+    """
+    return f"carried.{name}" if name in columns or name.startswith("carried.") else name
 
 
 def table_row(staged: StagedReport) -> dict[str, Any]:
@@ -101,12 +113,19 @@ def table_row(staged: StagedReport) -> dict[str, Any]:
 def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of this schema; what stands in a text column becomes text."""
     text = {column.name for column in schema if pa.types.is_string(column.type)}
-    typed = [{name: _as_text(value) if name in text else value for name, value in row.items()} for row in rows]
+    typed = [{name: cell_text(value) if name in text else value for name, value in row.items()} for row in rows]
     return pa.Table.from_pylist(typed, schema=schema)
 
 
-def _as_text(value: object) -> str | None:
-    return None if value is None else str(value)
+def cell_text(value: object) -> str | None:
+    """A value as text, for CSV and for text columns: nested values as JSON, None for what is missing."""
+    plain = json_ready(value)
+    if plain is None:
+        return None
+    if isinstance(plain, dict | list):
+        return json.dumps(plain)
+    # Arrow holds valid UTF-8 only: a lone surrogate becomes its escape.
+    return str(plain).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def results_arrow(plan: Plan, staged: Sequence[StagedReport]) -> pa.Table:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
+from medorchestra.errors import SettingsError
 from medorchestra.local.result_table import results_arrow
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.trace import to_trace
@@ -73,7 +74,15 @@ class Results(Sequence[StagedReport]):
         return results_arrow(self.plan, self.staged)
 
     def to_pandas(self) -> pd.DataFrame:
-        """As `to_arrow`, as a data frame (needs pandas)."""
+        """As `to_arrow`, as a data frame.
+
+        Raises:
+            SettingsError: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401 - pyarrow needs it
+        except ImportError:
+            raise SettingsError("pandas is not installed; run `pip install medorchestra[pandas]`") from None
         return self.to_arrow().to_pandas()
 
     def to_traces(self) -> list[dict[str, Any]]:

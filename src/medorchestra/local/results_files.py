@@ -1,7 +1,8 @@
 """Writes the results of a batch as it goes: results.parquet, results.csv, results.jsonl, and run.json at the end.
 
-Files are written under a temporary name and take their final name when the batch is complete, so that a result file
-that is there is whole.
+Files are written under a temporary name and take their final name when the batch is complete: a result file that is
+there is whole, and a run.json that is there belongs to the result files beside it. One run at a time writes into a
+folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -18,19 +21,22 @@ import pyarrow.parquet as pq
 
 from medorchestra.errors import StorageError
 from medorchestra.local.records import Report
-from medorchestra.local.result_table import arrow_rows, result_schema, table_row
+from medorchestra.local.result_table import arrow_rows, cell_text, result_schema, table_row
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.trace import to_trace
 from medorchestra.plan import Plan
 
 ROWS_A_GROUP = 1_000
 
+RESULT_FILES = ("results.parquet", "results.csv", "results.jsonl")
+RUN_FILE = "run.json"
+
 
 class ResultsWriter:
     """Takes staged reports one by one and writes the three result files.
 
     Raises:
-        StorageError: the folder or a file cannot be written.
+        StorageError: the folder or a file cannot be written, or another run is writing into the folder.
     """
 
     def __init__(self, folder: Path, plan: Plan, reports: Sequence[Report], digests: Mapping[str, str | None]) -> None:
@@ -38,55 +44,66 @@ class ResultsWriter:
         self._digests = digests
         self._schema = result_schema(plan, reports)
         self._waiting: list[dict[str, Any]] = []
-        try:
+        with _explained(folder), ExitStack() as opened:
             folder.mkdir(parents=True, exist_ok=True)
-            self._parquet = pq.ParquetWriter(self._part("results.parquet"), self._schema)
-            self._csv_file: TextIO = self._part("results.csv").open("w", encoding="utf-8", newline="")
-            self._jsonl: TextIO = self._part("results.jsonl").open("w", encoding="utf-8")
-        except OSError as error:
-            raise _not_writable(folder, error) from None
-        self._csv = csv.DictWriter(self._csv_file, self._schema.names)
-        self._csv.writeheader()
+            opened.enter_context(_claimed(folder))
+            opened.callback(self._remove_parts)
+            self._parquet = opened.enter_context(pq.ParquetWriter(self._part("results.parquet"), self._schema))
+            self._csv_file = opened.enter_context(self._text_file("results.csv"))
+            self._jsonl = opened.enter_context(self._text_file("results.jsonl"))
+            self._csv = csv.DictWriter(self._csv_file, self._schema.names)
+            self._csv.writeheader()
+            self._opened = opened.pop_all()
 
     def _part(self, name: str) -> Path:
         return self.folder / f".{name}.part"
 
+    def _text_file(self, name: str) -> TextIO:
+        # A lone surrogate is no valid UTF-8; its escape is, and in JSON it reads back as the same character.
+        return self._part(name).open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+    def _remove_parts(self) -> None:
+        for name in RESULT_FILES:
+            self._part(name).unlink(missing_ok=True)
+
     def add(self, staged: StagedReport) -> None:
         """Write one report to all files."""
         row = table_row(staged)
-        try:
-            self._csv.writerow({name: "" if value is None else value for name, value in row.items()})
-            trace = to_trace(staged, self._digests)
-            self._jsonl.write(json.dumps(trace, ensure_ascii=False, default=str) + "\n")
+        trace = to_trace(staged, self._digests)
+        with _explained(self.folder):
+            self._csv.writerow({name: cell_text(value) for name, value in row.items()})
+            self._jsonl.write(json.dumps(trace, ensure_ascii=False) + "\n")
             self._waiting.append(row)
             if len(self._waiting) >= ROWS_A_GROUP:
                 self._flush()
-        except OSError as error:
-            raise _not_writable(self.folder, error) from None
 
     def _flush(self) -> None:
         if self._waiting:
             self._parquet.write_table(arrow_rows(self._waiting, self._schema))
             self._waiting = []
 
+    def _finish(self) -> None:
+        """Close the files, and give them their names only once all of them are on the disk."""
+        self._flush()
+        for file in (self._parquet, self._csv_file, self._jsonl):
+            file.close()
+        for name in RESULT_FILES:
+            _sync(self._part(name))
+        (self.folder / RUN_FILE).unlink(missing_ok=True)  # it describes the files that are now replaced
+        for name in RESULT_FILES:
+            self._part(name).replace(self.folder / name)
+
     def __enter__(self) -> ResultsWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         try:
-            if kind is None:
-                self._flush()
-            self._parquet.close()
-            self._csv_file.close()
-            self._jsonl.close()
-            for name in ("results.parquet", "results.csv", "results.jsonl"):
+            with _explained(self.folder), self._opened:
                 if kind is None:
-                    self._part(name).replace(self.folder / name)
-                else:
-                    self._part(name).unlink(missing_ok=True)
-        except OSError as error:
-            if kind is None:
-                raise _not_writable(self.folder, error) from None
+                    self._finish()
+        except StorageError:
+            if kind is None:  # else the error that ended the batch is the one to show
+                raise
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:
@@ -95,20 +112,51 @@ def write_run(folder: Path, run: Mapping[str, Any]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    part = folder / ".run.json.part"
+    part = folder / f".{RUN_FILE}.part"
+    with _explained(folder):
+        try:
+            part.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
+            _sync(part)
+            part.replace(folder / RUN_FILE)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file on the disk before it takes its name: a power cut could else leave the name without the content."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder. The lock goes with the process, however it ends."""
+    if sys.platform == "win32":  # no such lock there: two runs at a time are for the user to avoid
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(run, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(folder / "run.json")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"{folder}: another run is writing its results here. Wait until it has ended, or give another folder."
+            ) from None
+        except OSError:
+            pass  # a file system without locks: as above
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _not_writable(folder, error) from None
-
-
-def _not_writable(folder: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{folder}: cannot be written: {error.strerror or type(error).__name__}. "
-        "Finished answers are in its ledger; free the folder and run the same command again."
-    )
+        raise StorageError(
+            f"{folder}: results cannot be written: {error.strerror or type(error).__name__}. Make room, or a folder "
+            "that can be written, then run the same command again: finished answers stay in the ledger."
+        ) from None

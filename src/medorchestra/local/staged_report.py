@@ -38,7 +38,7 @@ class StagedReport:
         report: the report.
         status: see `ReportStatus`.
         decision: the decision; None for a failure.
-        answers: one for each subtask, in the plan's order; empty for an empty report.
+        answers: one for each subtask, in the plan's order; none where nothing could be asked.
         error: kind of error where the status is `failed`. Never report text.
         tokens: tokens computed for it in this run (0 when all came from the ledger).
         seconds: wall time in this run.

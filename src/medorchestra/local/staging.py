@@ -17,7 +17,7 @@ from medorchestra.local.ledger import Ledger, RunKey
 from medorchestra.local.records import Report
 from medorchestra.local.scope import scope_problems
 from medorchestra.local.staged_report import ReportStatus, StagedReport
-from medorchestra.plan import Plan
+from medorchestra.plan import Plan, content_digest
 
 
 class Stager:
@@ -31,7 +31,7 @@ class Stager:
         self._subtask_digests = {subtask.id: plan.subtask_digest(subtask) for subtask in plan.subtasks}
         identity = engine.identity
         self.run_key = RunKey(
-            plan=plan.digest,
+            plan=content_digest(list(self._subtask_digests.values())),  # what it asks, not its rules: see ledger.py
             model=identity.digest,
             adapter=identity.adapter_digest or "",
             settings=self._executor.settings_digest,
@@ -72,7 +72,12 @@ class Stager:
         tokens = 0
         answers = dict(stored)
         if missing:
-            reading = self._executor.read(report, missing)
+            try:
+                reading = self._executor.read(report, missing)
+            except Exception as problem:  # noqa: BLE001 - text that the engine cannot take; the batch goes on
+                seconds = time.perf_counter() - started
+                error = describe_error(problem)
+                return StagedReport(self.plan, report, ReportStatus.FAILED, error=error, seconds=seconds)
             tokens = reading.tokens
             fresh = {answer.subtask: answer for answer in reading.answers}
             self._store(report, fresh)

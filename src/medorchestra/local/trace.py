@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import date, time
 from typing import Any
 
-from medorchestra.local.aggregator import Decision
+from medorchestra.local.aggregator import DecidingRule, Decision
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.plan import Plan
 
@@ -16,7 +18,7 @@ def to_trace(staged: StagedReport, digests: Mapping[str, str | None]) -> dict[st
     return {
         "report_id": staged.report_id,
         "report_digest": staged.report.digest,
-        "carried": dict(staged.report.carried),
+        "carried": json_ready(staged.report.carried),
         "status": staged.status.value,
         "error": staged.error,
         "decision": None if decision is None else _decision_trace(decision, staged.plan),
@@ -29,7 +31,6 @@ def to_trace(staged: StagedReport, digests: Mapping[str, str | None]) -> dict[st
 
 
 def _decision_trace(decision: Decision, plan: Plan) -> dict[str, Any]:
-    rule = decision.rule
     return {
         "outcome": decision.outcome,
         "best_outcome": decision.best_outcome,
@@ -37,24 +38,60 @@ def _decision_trace(decision: Decision, plan: Plan) -> dict[str, Any]:
         "probabilities": dict(decision.probabilities),
         "undecided": decision.undecided,
         "possible_outcomes": list(decision.possible_outcomes),
-        "rule": None
-        if rule is None
-        else {
-            "id": rule.id,
-            "outcome": rule.outcome,
-            "guideline": plan.guideline.title,
-            "edition": plan.guideline.edition,
-            "section": rule.citation.section,
-            "quote": rule.citation.quote,
-            "note": rule.note,
-        },
+        "rule": _rule_trace(decision.rule, plan),
         "rests_on": list(decision.rests_on),
         "assumed": {
             name: {"read_as": value, "why": plan.finding(name).not_stated.why}
             for name, value in decision.assumed.items()
         },
         "missing": list(decision.missing),
+        "parts": {
+            name: {
+                "outcome": part.outcome,
+                "best_outcome": part.best_outcome,
+                "probability": part.probability,
+                "possible_outcomes": list(part.possible_outcomes),
+                "rule": _rule_trace(part.rule, plan),
+                "missing": list(part.missing),
+            }
+            for name, part in decision.parts.items()
+        },
         "flags": [{"id": flag.id, "kind": flag.kind, "message": flag.message} for flag in decision.flags],
         "review": decision.review,
         "review_reasons": list(decision.review_reasons),
     }
+
+
+def _rule_trace(rule: DecidingRule | None, plan: Plan) -> dict[str, Any] | None:
+    if rule is None:
+        return None
+    return {
+        "id": rule.id,
+        "outcome": rule.outcome,
+        "guideline": plan.guideline.title,
+        "edition": plan.guideline.edition,
+        "section": rule.citation.section,
+        "quote": rule.citation.quote,
+        "note": rule.note,
+    }
+
+
+def json_ready(value: object) -> Any:
+    """A carried value (of a CSV, a data frame, a database) as JSON knows it.
+
+    Dates and times in ISO 8601; what is missing (None, NaN, NaT, NA) is None; what JSON does not know, as text.
+    """
+    if value is None or type(value).__name__ == "NAType":  # pandas' NA is not even equal or unequal to itself
+        return None
+    if isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, date | time):
+        return None if value != value else value.isoformat()  # NaT differs from itself
+    if isinstance(value, Mapping):
+        return {str(name): json_ready(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(inner) for inner in value]
+    unpack = getattr(value, "tolist", None)  # of numpy
+    return json_ready(unpack()) if callable(unpack) else str(value)
