@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from medorchestra.cloud import client
 from medorchestra.local.engine import model_files
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ hypothesis.settings.load_profile("medorchestra")
 
 def pytest_configure() -> None:
     model_files.ALLOW_MODEL_LOADING = False
+    client.ALLOW_HOSTED_MODELS = False
 
 
 @pytest.hookimpl(tryfirst=True)
