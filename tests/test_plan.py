@@ -112,6 +112,12 @@ def test_any_text_a_plan_may_hold_survives_writing_and_reading(title, prompt, la
     assert again.digest == plan.digest
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x85", "\u2028", "\u2029", "\ufeff", " \n ", "\n\n"])
+def test_every_line_end_in_a_prompt_survives_writing_and_reading(end):
+    plan = Plan.model_validate(changed("subtasks.0.prompt.instructed", f"Is there{end}a mass?{end}"))
+    assert parse_plan(format_plan(plan)) == plan
+
+
 def test_formatting_does_not_change_the_digest():
     content = small_plan()
     reordered = dict(reversed(content.items()))

@@ -81,6 +81,9 @@ def _refuse_references_and_depth(text: str) -> None:
             depth -= 1
 
 
+_OTHER_LINE_ENDS = re.compile("[\r\x85\u2028\u2029\ufeff]")
+
+
 class _PlanDumper(yaml.SafeDumper):
     """Block text for prompts, lists indented under their key."""
 
@@ -92,7 +95,8 @@ class _PlanDumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _PlanDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
+    # Other line ends, and a byte order mark, are kept only as escapes, which only double quotes allow.
+    style = '"' if _OTHER_LINE_ENDS.search(text) else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

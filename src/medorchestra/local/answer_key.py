@@ -42,5 +42,5 @@ def _label(plan: Plan, subtask: Subtask, value: str | float, report: str) -> str
     if number is not None:
         for place in measurements_in(report, number):
             if abs(place.value - value) < 1e-6:
-                return report[place.start : place.end]
+                return place.words
     return subtask.labels[NOT_STATED]

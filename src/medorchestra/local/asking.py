@@ -7,7 +7,7 @@ executor turns that into a status.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,11 @@ from medorchestra.local.sentences import Sentence
 from medorchestra.plan import Finding, Subtask
 from medorchestra.rules import NOT_STATED
 
-MOST_CANDIDATES = 40
-"""Measurements or sentences offered to the model in one question; those nearest to the focus terms are kept."""
+MOST_MEASUREMENTS = 40
+"""Measurements offered to the model in one question; of more, those in the sentences with the best terms."""
+
+MOST_SENTENCES = 80
+"""Sentences offered to the model in one question; of more, those with a focus term."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,21 +69,25 @@ class Inquiry:
         fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
         if value == NOT_STATED:
             return self._answer(AnswerStatus.NOT_STATED, **fields)
-        quotes = supporting_quotes(self.focus.text, self.focus.sentences, self.subtask.focus_terms, labels[value])
+        quotes = supporting_quotes(self.focus.text, self._sentences_read(), self.subtask.focus_terms, labels[value])
         return self._answer(AnswerStatus.OK, value=value, quotes=quotes, **fields)
+
+    def _sentences_read(self) -> list[Sentence]:
+        """Sentences that the model has seen: no other can be what its answer rests on."""
+        return [one for one in self.focus.sentences if self.excerpt.holds(one.start, one.end)]
 
     def _choose_measurement(self) -> Answer:
         places = self._measurements()
         scored = self.session.choose(self.question, [*places, self.subtask.labels[NOT_STATED]])
         probabilities: dict[str, float] = {}
         for found, probability in zip([*places.values(), []], scored.probabilities, strict=True):
-            key = f"{found[0].value:g}" if found else NOT_STATED
+            key = _number_key(found[0]) if found else NOT_STATED
             probabilities[key] = probabilities.get(key, 0.0) + probability
         best = max(probabilities, key=probabilities.__getitem__)
         fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
         if best == NOT_STATED:
             return self._answer(AnswerStatus.NOT_STATED, **fields)
-        mentions = [place for found in places.values() for place in found if f"{place.value:g}" == best]
+        mentions = [place for found in places.values() for place in found if _number_key(place) == best]
         quotes = sorted((self._quote(mention) for mention in mentions), key=lambda quote: (-quote.score, quote.start))
         return self._answer(AnswerStatus.OK, value=float(best), quotes=tuple(quotes), **fields)
 
@@ -90,11 +97,10 @@ class Inquiry:
             raise ValueError(f"subtask {self.subtask.id}: its finding is not a number")
         places: dict[str, list[Measurement]] = {}
         for place in measurements_in(self.focus.text, self.finding.number):
-            words = self.focus.text[place.start : place.end]
-            if words in self.excerpt.text:
-                places.setdefault(words, []).append(place)
+            if self.excerpt.holds(place.start, place.end):
+                places.setdefault(place.words, []).append(place)
         scores = {words: max(map(self._score_at, found)) for words, found in places.items()}
-        kept = sorted(places, key=lambda words: -scores[words])[:MOST_CANDIDATES]
+        kept = sorted(places, key=lambda words: -scores[words])[:MOST_MEASUREMENTS]
         return {words: found for words, found in places.items() if words in kept}
 
     def _sentence_at(self, place: Measurement) -> Sentence:
@@ -113,6 +119,8 @@ class Inquiry:
 
     def _collect_spans(self) -> Answer:
         offered = self._offered_sentences()
+        if len(offered) > MOST_SENTENCES:
+            return self._answer(AnswerStatus.TOO_LONG)
         silent = self.subtask.labels.get(NOT_STATED, "not stated")
         grammar = sentence_grammar(list(offered), silent)
         written = self.session.generate(self.question, max_tokens=self.subtask.max_tokens, grammar=grammar)
@@ -123,19 +131,21 @@ class Inquiry:
             return self._answer(AnswerStatus.NOT_STATED, tokens=written.tokens)
         if not lines or any(line not in offered for line in lines):
             return self._answer(AnswerStatus.UNPARSABLE, tokens=written.tokens)
-        quotes = tuple(Quote(offered[line].start, offered[line].end, line, 1.0, "model") for line in lines)
-        return self._answer(AnswerStatus.OK, value=tuple(lines), quotes=quotes, tokens=written.tokens)
+        text = self.focus.text
+        places = [offered[line] for line in lines]
+        quotes = tuple(Quote(s.start, s.end, text[s.start : s.end], 1.0, "model") for s in places)
+        value = tuple(quote.text for quote in quotes)
+        return self._answer(AnswerStatus.OK, value=value, quotes=quotes, tokens=written.tokens)
 
-    def _offered_sentences(self) -> Mapping[str, Sentence]:
-        """Sentences the model may copy, in the report's order; of too many, those with the best terms."""
+    def _offered_sentences(self) -> dict[str, Sentence]:
+        """Sentences the model may copy, on one line each -> where they stand, in the report's order."""
         text, terms = self.focus.text, self.subtask.focus_terms
-        readable = [s for s in self.focus.sentences if text[s.start : s.end] in self.excerpt.text]
-        if len(readable) > MOST_CANDIDATES and terms:
-            readable.sort(key=lambda s: -term_score(text, s, terms))
-        kept = sorted(readable[:MOST_CANDIDATES], key=lambda s: s.start)
+        readable = self._sentences_read()
+        if len(readable) > MOST_SENTENCES and terms:
+            readable = [sentence for sentence in readable if term_score(text, sentence, terms) > 0]
         offered: dict[str, Sentence] = {}
-        for sentence in kept:
-            offered.setdefault(text[sentence.start : sentence.end], sentence)
+        for sentence in readable:
+            offered.setdefault(" ".join(text[sentence.start : sentence.end].split()), sentence)
         return offered
 
     def _write_text(self) -> Answer:
@@ -147,14 +157,29 @@ class Inquiry:
             return self._answer(AnswerStatus.UNPARSABLE, tokens=written.tokens)
         if text.rstrip(".").casefold() == self.subtask.labels.get(NOT_STATED, "not stated").casefold():
             return self._answer(AnswerStatus.NOT_STATED, tokens=written.tokens)
-        quotes = supporting_quotes(self.focus.text, self.focus.sentences, self.subtask.focus_terms, text)
+        quotes = supporting_quotes(self.focus.text, self._sentences_read(), self.subtask.focus_terms, text)
         return self._answer(AnswerStatus.OK, value=text, quotes=quotes, tokens=written.tokens)
 
 
+def _number_key(place: Measurement) -> str:
+    return f"{place.value:.10g}"
+
+
 def sentence_grammar(sentences: Sequence[str], silent: str) -> str:
-    """GBNF that lets the model write whole sentences of the report, one a line, or the label for silence."""
-    silence = json.dumps(silent, ensure_ascii=False)
-    if not sentences:
-        return f"root ::= {silence}"
-    alternatives = " | ".join(json.dumps(sentence, ensure_ascii=False) for sentence in sentences)
-    return f'root ::= {silence} | sentence ("\\n" sentence)*\nsentence ::= {alternatives}'
+    """GBNF that lets the model write some of the sentences, each once and in their order, or the label for silence.
+
+    In their order, because a small model that may repeat a sentence does so until it is cut off.
+    """
+    rules = [f"root ::= {_literal(silent)}" + (" | from0" if sentences else "")]
+    last = len(sentences) - 1
+    for i, sentence in enumerate(sentences):
+        if i == last:
+            rules.append(f"from{i} ::= {_literal(sentence)}")
+        else:
+            rules.append(f'from{i} ::= {_literal(sentence)} ("\\n" from{i + 1})? | from{i + 1}')
+    return "\n".join(rules)
+
+
+def _literal(text: str) -> str:
+    """A GBNF string of exactly this text."""
+    return '"' + re.sub(r'["\\\x00-\x1f\x7f]', lambda found: f"\\x{ord(found[0]):02x}", text) + '"'

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medorchestra.errors import SettingsError
 from medorchestra.local.connectors import ReportBatch, batch_of, read_reports
 from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.ledger import Ledger
@@ -23,6 +22,7 @@ from medorchestra.local.results import Results
 from medorchestra.local.results_files import ResultsWriter, write_run
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.staging import Stager
+from medorchestra.local.validation import require_validation, validation_of
 from medorchestra.plan import Plan
 from medorchestra.plan_files import read_plan
 
@@ -63,8 +63,8 @@ def stage(
     plan: Plan | str | Path = "pancreatic_cancer",
     *,
     model: str | Path | Engine = "default",
-    adapter: str | Path | None = None,
     ledger: str | Path | None = None,
+    unvalidated: bool = False,
     progress: Progress | None = None,
 ) -> Results:
     """Stage a batch and return its results.
@@ -73,22 +73,25 @@ def stage(
         reports: path of a CSV, TSV, Parquet, JSONL file or a folder of .txt; or `Report`s, a mapping id -> text, a
             list of mappings with id and text, a pandas data frame.
         plan: a plan, its path, or the name of a topic.
-        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, or an engine (left open for the caller).
-        adapter: LoRA adapter in GGUF.
+        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, or an engine (left open for the caller), such
+            as `LlamaCppEngine("default", adapter="adapter.gguf")`.
         ledger: file in which finished answers are kept, so that a run can be resumed; default none.
+        unvalidated: run the plan also where it has no validation record for this model; every result is marked.
         progress: called after every report.
 
     Raises:
+        UnvalidatedPlanError: the plan has no validation record for this model and adapter.
         PlanError, SourceError, ModelError, StorageError: before any report is read, or (StorageError) when the
             ledger cannot be written any more. What is wrong with one report is a status of its row instead.
     """
     the_plan = plan if isinstance(plan, Plan) else read_plan(plan)
     batch = as_batch(reports)
-    opened = Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None)
-    with opened as book, _engine(model, adapter) as engine:
-        stager = Stager(the_plan, engine, book)
-        staged = tuple(_watched(stager.stage(batch.reports), progress))
-        return Results(the_plan, staged, stager.digests)
+    with _engine(model) as engine:
+        require_validation(the_plan, engine.identity, unvalidated=unvalidated)
+        with Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None) as book:
+            stager = Stager(the_plan, engine, book)
+            staged = tuple(_watched(stager.stage(batch.reports), progress))
+            return Results(the_plan, staged, stager.digests)
 
 
 def stage_to_files(
@@ -97,32 +100,34 @@ def stage_to_files(
     out: str | Path,
     *,
     model: str | Path | Engine = "default",
-    adapter: str | Path | None = None,
+    unvalidated: bool = False,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Stage a batch into a folder: results.parquet, .csv, .jsonl, run.json; ledger.sqlite makes it resumable.
 
     Args:
         batch: from `read_reports`.
-        plan, model, adapter, progress: as in `stage`.
+        plan, model, unvalidated, progress: as in `stage`.
         out: folder; made if it is not there.
 
     Raises:
-        ModelError, StorageError: as in `stage`.
+        UnvalidatedPlanError, ModelError, StorageError: as in `stage`.
     """
     folder = Path(out)
     started_at, started = datetime.now(UTC), time.perf_counter()
-    with Ledger.open(folder / "ledger.sqlite") as book, _engine(model, adapter) as engine:
-        stager = Stager(plan, engine, book)
-        tally = _Tally(plan)
-        with ResultsWriter(folder, plan, batch.reports, stager.digests) as writer:
-            for staged in _watched(stager.stage(batch.reports), progress):
-                writer.add(staged)
-                tally.add(staged)
-        seconds = time.perf_counter() - started
-        facts = {"started": started_at.isoformat(timespec="seconds"), "seconds": round(seconds, 3)}
-        run = _run_facts(batch, stager) | {"times": facts} | tally.facts()
-        write_run(folder, run)
+    with _engine(model) as engine:
+        require_validation(plan, engine.identity, unvalidated=unvalidated)
+        with Ledger.open(folder / "ledger.sqlite") as book:
+            stager = Stager(plan, engine, book)
+            tally = _Tally(plan)
+            with ResultsWriter(folder, plan, batch.reports, stager.digests) as writer:
+                for staged in _watched(stager.stage(batch.reports), progress):
+                    writer.add(staged)
+                    tally.add(staged)
+            seconds = time.perf_counter() - started
+            facts = {"started": started_at.isoformat(timespec="seconds"), "seconds": round(seconds, 3)}
+            run = _run_facts(batch, stager) | {"times": facts} | tally.facts()
+            write_run(folder, run)
     return tally.summary(run)
 
 
@@ -140,16 +145,14 @@ def as_batch(reports: object) -> ReportBatch:
 
 
 @contextmanager
-def _engine(model: str | Path | Engine, adapter: str | Path | None) -> Iterator[Engine]:
+def _engine(model: str | Path | Engine) -> Iterator[Engine]:
     """The engine for a model name or path, closed at the end; an engine that is given stays open."""
     if not isinstance(model, str | Path):
-        if adapter is not None:
-            raise SettingsError("an adapter goes with a model name or path, not with an engine that is already built")
         yield model
         return
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
 
-    engine = LlamaCppEngine(model, adapter=Path(adapter) if adapter is not None else None)
+    engine = LlamaCppEngine(model)
     try:
         yield engine
     finally:
@@ -203,6 +206,7 @@ class _Tally:
 
 def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
     identity, plan = stager.engine.identity, stager.plan
+    record = validation_of(plan, identity)
     return {
         "medorchestra": _version("medorchestra"),
         "notice": DISCLAIMER,
@@ -216,12 +220,8 @@ def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
             "topic": plan.topic,
             "digest": plan.digest,
             "origin": plan.provenance.origin,
-            "validated": any(
-                record.plan_digest == plan.digest
-                and record.model_digest == identity.digest
-                and record.adapter_digest == identity.adapter_digest
-                for record in plan.validation
-            ),
+            "validated": stager.validated,
+            "validation": record and record.model_dump(mode="json", include={"measured_on", "cases_digest", "outcome"}),
             "guideline": plan.guideline.model_dump(),
             "options": plan.option_settings,
             "profile": plan.profile.model_dump(mode="json", exclude={"head"}),

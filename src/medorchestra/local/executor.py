@@ -25,8 +25,11 @@ from medorchestra.rules import NOT_STATED
 EXECUTOR_VERSION = 1
 """Part of every ledger key: raise it when the same engine would be asked differently, or answers read differently."""
 
-MARKUP_TOKENS = 48
+MARKUP_TOKENS = 96
 """Allowance for the chat template's own tokens when a report is tried for size."""
+
+SHORT_ANSWER_TOKENS = 32
+"""Allowance for a label or a measurement that is scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,15 @@ class Executor:
         """
         asked = self.plan.subtasks if subtasks is None else tuple(subtasks)
         started = time.perf_counter()
-        focus = FocusedReading(report.text)
+        focus = FocusedReading(report.text, self.engine.count_tokens)
         answers: dict[str, Answer] = {}
         tokens = 0
-        for excerpt, group in self._readings(report, focus, asked, answers):
+        try:
+            readings = self._readings(focus, asked, answers)
+        except Exception as error:  # noqa: BLE001 - text that the engine cannot take, such as half a character
+            readings = []
+            answers |= {subtask.id: _failure(subtask, error, len(report.text)) for subtask in asked}
+        for excerpt, group in readings:
             tokens += self._ask_group(focus, excerpt, group, answers)
         ordered = tuple(answers[subtask.id] for subtask in asked)
         return Reading(ordered, tokens + sum(a.tokens for a in ordered), time.perf_counter() - started)
@@ -90,30 +98,41 @@ class Executor:
         """Upper estimate of the tokens of a question and its answer."""
         written = subtask.max_tokens if subtask.answer in ("spans", "text") else 0
         labels = max((self.engine.count_tokens(label) for label in subtask.labels.values()), default=0)
-        return self.engine.count_tokens(self._questions[subtask.id]) + max(written, labels, 16)
+        return self.engine.count_tokens(self._questions[subtask.id]) + max(written, labels, SHORT_ANSWER_TOKENS)
 
     def _room(self) -> int:
         """Tokens that a report may take."""
         return self.engine.context_tokens - self._reserve - self.engine.count_tokens(self._head)
 
     def _readings(
-        self, report: Report, focus: FocusedReading, asked: Sequence[Subtask], answers: dict[str, Answer]
+        self, focus: FocusedReading, asked: Sequence[Subtask], answers: dict[str, Answer]
     ) -> list[tuple[Excerpt, list[Subtask]]]:
         """Which part of the report is read for which subtasks. Subtasks that nothing is read for get their answer."""
-        if self.plan.profile.context == "full" and self.engine.count_tokens(report.text) <= self._room():
-            return [(whole_report(report.text), list(asked))]
-        tokens_each = max(self.engine.count_tokens(report.text), 1) / max(len(report.text), 1)
-        longest = int(self._room() / tokens_each * 0.9)
+        room = self._room()
+        whole = whole_report(focus.text) if self.engine.count_tokens(focus.text) <= room else None
+        focused = self.plan.profile.context == "focused"
+        shared = None if focused else whole or self._shared_excerpt(focus, room)
         groups: dict[str, tuple[Excerpt, list[Subtask]]] = {}
         for subtask in asked:
-            excerpt = focus.excerpt(subtask.focus_terms, longest) if longest > 0 else None
+            terms = subtask.focus_terms
+            excerpt = (shared or focus.excerpt(terms, room)) if terms else whole
             if excerpt is not None:
                 groups.setdefault(excerpt.text, (excerpt, []))[1].append(subtask)
-            elif subtask.focus_terms and not focus.mentions(subtask.focus_terms):
-                answers[subtask.id] = _unread(subtask, AnswerStatus.NOT_STATED, len(report.text))
+            elif focused and terms and not focus.mentions(terms):
+                # Searched, not read: that this is silence is what the plan's profile says, proven in rehearsal.
+                answers[subtask.id] = _unread(subtask, AnswerStatus.NOT_STATED, len(focus.text))
             else:
-                answers[subtask.id] = _unread(subtask, AnswerStatus.TOO_LONG, len(report.text))
+                answers[subtask.id] = _unread(subtask, AnswerStatus.TOO_LONG, len(focus.text))
         return list(groups.values())
+
+    def _shared_excerpt(self, focus: FocusedReading, room: int) -> Excerpt | None:
+        """For a report that is too long: all sentences that bear on any subtask, if they fit, read once for all.
+
+        Of all subtasks of the plan, not of those asked now: an answer must not depend on what else is asked.
+        """
+        terms = dict.fromkeys(term for subtask in self.plan.subtasks for term in subtask.focus_terms)
+        excerpt = focus.excerpt(tuple(terms), room)
+        return excerpt if excerpt is not None and excerpt.complete else None
 
     # ---------------------------------------------------------------- asking
 

@@ -31,6 +31,7 @@ def result_columns(plan: Plan) -> dict[str, type]:
         "review_reason": str,
         "rule": str,
         "missing": str,
+        "validated": bool,
     }
     columns |= {f"p.{outcome.name}": float for outcome in plan.outcomes}
     columns |= {f"part.{part.name}": str for part in plan.parts}
@@ -43,6 +44,7 @@ def result_row(staged: StagedReport) -> dict[str, str | float | bool | None]:
     plan = staged.plan
     row: dict[str, str | float | bool | None] = dict.fromkeys(result_columns(plan))
     row |= {"report_id": staged.report_id, "status": staged.status.value, "review": staged.review}
+    row["validated"] = staged.validated
     decision = staged.decision
     if decision is None:
         row["review_reason"] = staged.error or staged.status.value

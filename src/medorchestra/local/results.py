@@ -34,6 +34,11 @@ class Results(Sequence[StagedReport]):
     staged: tuple[StagedReport, ...]
     digests: Mapping[str, str | None] = field(default_factory=dict)
 
+    @property
+    def validated(self) -> bool:
+        """Whether the plan was rehearsed with the model that read all of these reports."""
+        return all(staged.validated for staged in self.staged)
+
     @overload
     def __getitem__(self, index: int) -> StagedReport: ...
     @overload
@@ -91,7 +96,8 @@ class Results(Sequence[StagedReport]):
 
     def __repr__(self) -> str:
         counted = ", ".join(f"{name}={count}" for name, count in self.counts().items() if count)
-        return f"Results({len(self)} reports: {counted}; {len(self.for_review())} for review)"
+        mark = "" if self.validated else "; plan not validated for this model"
+        return f"Results({len(self)} reports: {counted}; {len(self.for_review())} for review{mark})"
 
     def _repr_html_(self) -> str:
         from medorchestra.local.html_view import results_html

@@ -43,6 +43,7 @@ class StagedReport:
         tokens: tokens computed for it in this run (0 when all came from the ledger).
         seconds: wall time in this run.
         resumed: how many answers came from the ledger.
+        validated: whether the plan was rehearsed with the model that read it.
     """
 
     plan: Plan
@@ -54,6 +55,7 @@ class StagedReport:
     tokens: int = 0
     seconds: float = 0.0
     resumed: int = 0
+    validated: bool = False
 
     @property
     def report_id(self) -> str:

@@ -17,11 +17,12 @@ from medorchestra.local.ledger import Ledger, RunKey
 from medorchestra.local.records import Report
 from medorchestra.local.scope import scope_problems
 from medorchestra.local.staged_report import ReportStatus, StagedReport
+from medorchestra.local.validation import validation_of
 from medorchestra.plan import Plan, content_digest
 
 
 class Stager:
-    """A plan, an engine and (optionally) a ledger: stages reports one by one."""
+    """A plan, an engine and (optionally) a ledger: stages reports one by one, and marks whether the pair is validated."""
 
     def __init__(self, plan: Plan, engine: Engine, ledger: Ledger | None = None) -> None:
         self.plan = plan
@@ -30,6 +31,7 @@ class Stager:
         self._executor = Executor(plan, engine)
         self._subtask_digests = {subtask.id: plan.subtask_digest(subtask) for subtask in plan.subtasks}
         identity = engine.identity
+        self.validated = validation_of(plan, identity) is not None
         self.run_key = RunKey(
             plan=content_digest(list(self._subtask_digests.values())),  # what it asks, not its rules: see ledger.py
             model=identity.digest,
@@ -66,7 +68,7 @@ class Stager:
         """
         started = time.perf_counter()
         if not report.text.strip():
-            return StagedReport(self.plan, report, ReportStatus.EMPTY)
+            return StagedReport(self.plan, report, ReportStatus.EMPTY, validated=self.validated)
         stored = self._stored(report)
         missing = [subtask for subtask in self.plan.subtasks if subtask.id not in stored]
         tokens = 0
@@ -77,7 +79,9 @@ class Stager:
             except Exception as problem:  # noqa: BLE001 - text that the engine cannot take; the batch goes on
                 seconds = time.perf_counter() - started
                 error = describe_error(problem)
-                return StagedReport(self.plan, report, ReportStatus.FAILED, error=error, seconds=seconds)
+                return StagedReport(
+                    self.plan, report, ReportStatus.FAILED, error=error, seconds=seconds, validated=self.validated
+                )
             tokens = reading.tokens
             fresh = {answer.subtask: answer for answer in reading.answers}
             self._store(report, fresh)
@@ -119,4 +123,6 @@ class Stager:
             except Exception as problem:  # noqa: BLE001 - becomes the status of this report; the batch goes on
                 status, decision, error = ReportStatus.FAILED, None, describe_error(problem)
         seconds = time.perf_counter() - started
-        return StagedReport(self.plan, report, status, decision, answers, error, tokens, seconds, resumed)
+        return StagedReport(
+            self.plan, report, status, decision, answers, error, tokens, seconds, resumed, self.validated
+        )

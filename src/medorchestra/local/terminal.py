@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from medorchestra.local.answers import AnswerStatus
 from medorchestra.local.batch import DISCLAIMER, RunSummary
 from medorchestra.local.staged_report import ReportStatus, StagedReport
 
@@ -26,10 +27,21 @@ PLAIN_EVERY_SECONDS = 10.0
 class ProgressDisplay:
     """Shows how far a run is; give `advance` to `stage_to_files` as its progress."""
 
-    def __init__(self, total: int, *, show_decisions: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int, *, show_decisions: bool = False, quiet: bool = False, console: Console | None = None
+    ) -> None:
+        """Take the number of reports.
+
+        Args:
+            total: reports in the batch.
+            show_decisions: print every decision with its quotes, which are report text, to stdout.
+            quiet: no progress.
+            console: for both; default: decisions to stdout, progress to stderr.
+        """
         self._console = console or Console()
         self._errors = console or Console(stderr=True)
         self._total = total
+        self._quiet = quiet
         self._show_decisions = show_decisions
         self._done = self._tokens = 0
         self._started = self._last_line = time.perf_counter()
@@ -42,8 +54,10 @@ class ProgressDisplay:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._errors,
-            disable=not self._errors.is_terminal,
+            disable=quiet or not self._errors.is_terminal,
             transient=True,
+            # Decisions that go to a file must not be caught by the bar and end up on the terminal.
+            redirect_stdout=self._console.is_terminal,
         )
         self._task = self._bar.add_task("staging", total=total, rate="")
 
@@ -65,17 +79,20 @@ class ProgressDisplay:
         self._bar.update(self._task, advance=1, rate=rate)
         now = time.perf_counter()
         last = self._done == self._total
-        if not self._errors.is_terminal and (last or now - self._last_line >= PLAIN_EVERY_SECONDS):
+        if not (self._quiet or self._errors.is_terminal) and (last or now - self._last_line >= PLAIN_EVERY_SECONDS):
             self._last_line = now
             left = (self._total - self._done) * elapsed / self._done
             self._errors.print(
-                f"staged {self._done}/{self._total} reports, {rate}, about {left:.0f} s left", highlight=False
+                f"staged {self._done}/{self._total} reports, {rate}, about {left:.0f} s left",
+                highlight=False,
+                soft_wrap=True,
             )
 
 
 def decision_view(staged: StagedReport) -> Group:
     """One report with everything its decision rests on, report text included."""
-    title = Text(f"{staged.report_id}  ", style="bold")
+    title = Text(f"{_on_one_line(staged.report_id)}  ", style="bold")
+    mark = Text() if staged.validated else Text("  (plan not validated for this model)", style="yellow")
     decision = staged.decision
     if decision is None:
         reason = staged.error or "the report has no text"
@@ -90,10 +107,14 @@ def decision_view(staged: StagedReport) -> Group:
     for name in decision.rests_on:
         answer = staged.answer(name)
         chance = f" ({answer.probability:.2f})" if answer.probability is not None else ""
-        value = answer.value if answer.status.value == "ok" else answer.status.value
+        value = answer.value if answer.status is AnswerStatus.OK else answer.status.value
         if name in decision.assumed:
             value = f"{value}, read as {decision.assumed[name]}"
-        quote = f'  "{_shortened(answer.quotes[0].text)}"' if answer.quotes else ""
+        quote = ""
+        if answer.quotes:
+            quote = f'  "{_shortened(answer.quotes[0].text)}"'
+        elif answer.status is AnswerStatus.OK:
+            quote = "  (no supporting sentence found)"
         lines.append(Text(f"rests on {name}: {value}{chance}{quote}"))
     if decision.missing:
         lines.append(Text(f"missing: {', '.join(decision.missing)}"))
@@ -103,27 +124,50 @@ def decision_view(staged: StagedReport) -> Group:
 
 
 def _shortened(text: str, longest: int = 100) -> str:
-    flat = " ".join(text.split())
+    flat = _on_one_line(" ".join(text.split()))
     return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
+def _on_one_line(text: str) -> str:
+    """Control characters as their escapes: a report must not be able to steer the terminal."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def print_summary(summary: RunSummary, out: Path, *, console: Console | None = None) -> None:
-    """Outcomes, review and failures as a table, then where the files lie."""
+    """Outcomes, review and failures (a table in a terminal, plain lines elsewhere), then where the files lie."""
     console = console or Console()
-    table = Table(title=f"{summary.reports} reports", title_justify="left")
-    table.add_column("outcome")
-    table.add_column("reports", justify="right")
-    for outcome, count in summary.outcomes.items():
-        table.add_row(outcome, str(count))
-    table.add_row("open (several outcomes possible)", str(summary.statuses[ReportStatus.OPEN]), end_section=True)
-    if summary.failed_reports:
-        table.add_row("empty", str(summary.statuses[ReportStatus.EMPTY]))
-        table.add_row("failed", str(summary.statuses[ReportStatus.FAILED]), end_section=True)
-    table.add_row("for review by a person", str(summary.review))
-    console.print(table)
+    sections = _counts(summary)
+    if console.is_terminal:
+        console.print(_table(summary.reports, sections))
+    else:
+        lines = [f"{name}: {count}" for section in sections for name, count in section.items()]
+        console.print("\n".join([f"reports: {summary.reports}", *lines]), highlight=False, soft_wrap=True)
     if summary.failed_answers:
-        console.print(f"{summary.failed_answers} answers could not be read; see results.jsonl", highlight=False)
+        console.print(
+            f"{summary.failed_answers} answers could not be read; see results.jsonl", highlight=False, soft_wrap=True
+        )
     if not summary.run["plan"]["validated"]:
-        console.print("This plan has no validation record for this model: treat every result as unproven.")
+        console.print(
+            "This plan has no validation record for this model: treat every result as unproven.", soft_wrap=True
+        )
     console.print(f"results: {escape(str(out))}", highlight=False, soft_wrap=True)
     console.print(DISCLAIMER, highlight=False, soft_wrap=True)
+
+
+def _counts(summary: RunSummary) -> list[dict[str, int]]:
+    """What is counted, in sections: outcomes and open ones, failures if there are any, review."""
+    opened = {"open (several outcomes possible)": summary.statuses[ReportStatus.OPEN]}
+    failed = {name.value: summary.statuses[name] for name in (ReportStatus.EMPTY, ReportStatus.FAILED)}
+    sections = [{**summary.outcomes, **opened}, {"for review by a person": summary.review}]
+    return [sections[0], failed, sections[1]] if summary.failed_reports else sections
+
+
+def _table(reports: int, sections: list[dict[str, int]]) -> Table:
+    table = Table(title=f"{reports} reports", title_justify="left")
+    table.add_column("outcome")
+    table.add_column("reports", justify="right")
+    for section in sections:
+        for name, count in section.items():
+            table.add_row(name, str(count))
+        table.add_section()
+    return table

@@ -26,6 +26,7 @@ def to_trace(staged: StagedReport, digests: Mapping[str, str | None]) -> dict[st
         "tokens": staged.tokens,
         "seconds": round(staged.seconds, 4),
         "resumed_answers": staged.resumed,
+        "validated": staged.validated,
         "digests": dict(digests),
     }
 
