@@ -140,6 +140,14 @@ def test_a_report_that_was_read_in_part_goes_to_a_person():
     assert decision.review_reasons == ("report read in part: 24 answers from 4 to 4 of 10 characters",)
 
 
+def test_a_focused_plan_reads_in_part_by_design_and_tells_only_what_did_not_fit():
+    focused = PLAN.model_copy(update={"profile": PLAN.profile.model_copy(update={"context": "focused"})})
+    partly = [replace(answer, characters_read=4, characters_total=10) for answer in answers()]
+    assert decide(focused, partly).review_reasons == ()
+    cut = [replace(answer, complete=False) for answer in partly]
+    assert "read in part" in decide(focused, cut).review_reasons[0]
+
+
 def test_scope_problems_send_a_decided_case_to_a_person():
     decision = decide(PLAN, answers(), scope_problems=["language looks like 'de'"])
     assert decision.outcome == "resectable"

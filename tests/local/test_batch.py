@@ -62,7 +62,7 @@ def same_results(one, other):
     ids=["reports", "batch", "mapping", "rows"],
 )
 def test_a_batch_is_whatever_a_notebook_has_at_hand(reports):
-    results = stage(reports, PLAN, model=small_engine())
+    results = stage(reports, PLAN, model=small_engine(), unvalidated=True)
     assert [one.report_id for one in results] == [report.report_id for report in REPORTS]
     assert results.counts() == {
         "resectable": 2, "locally_advanced": 2, "metastatic": 6, "open": 2, "empty": 0, "failed": 0,
@@ -73,7 +73,7 @@ def test_a_batch_is_whatever_a_notebook_has_at_hand(reports):
 def test_a_batch_can_be_a_file_and_a_plan_a_path(tmp_path):
     write_plan(PLAN, tmp_path / "plan.yaml")
     (tmp_path / "reports.csv").write_text(f"report_id,text,ward\n1,{REPORTS[1].text.replace(',', ';')},W7\n", "utf-8")
-    (one,) = stage(tmp_path / "reports.csv", tmp_path / "plan.yaml", model=small_engine())
+    (one,) = stage(tmp_path / "reports.csv", tmp_path / "plan.yaml", model=small_engine(), unvalidated=True)
     assert (one.report_id, one.decision.outcome, dict(one.report.carried)) == ("1", "metastatic", {"ward": "W7"})
 
 
@@ -81,38 +81,38 @@ def test_what_is_no_batch_no_plan_or_no_model_is_refused_before_a_report_is_read
     asked = []
     engine = small_engine(questions_to(asked))
     with pytest.raises(SourceError):
-        stage(42, PLAN, model=engine)
+        stage(42, PLAN, model=engine, unvalidated=True)
     with pytest.raises(SourceError):
-        stage(tmp_path / "missing.csv", PLAN, model=engine)
+        stage(tmp_path / "missing.csv", PLAN, model=engine, unvalidated=True)
     with pytest.raises(PlanError):
-        stage(REPORTS, tmp_path / "missing.yaml", model=engine)
+        stage(REPORTS, tmp_path / "missing.yaml", model=engine, unvalidated=True)
     with pytest.raises(ModelError):
-        stage(REPORTS, PLAN, model=tmp_path / "missing.gguf")
+        stage(REPORTS, PLAN, model=tmp_path / "missing.gguf", unvalidated=True)
     with pytest.raises(SettingsError, match="an adapter goes with a model name"):
-        stage(REPORTS, PLAN, model=engine, adapter="adapter.gguf")
+        stage(REPORTS, PLAN, model=engine, adapter="adapter.gguf", unvalidated=True)
     assert asked == []
 
 
 def test_a_notebook_resumes_with_a_ledger(tmp_path):
     asked = []
-    first = stage(REPORTS[:5], PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "a" / "ledger.sqlite")
+    first = stage(REPORTS[:5], PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "a" / "ledger.sqlite", unvalidated=True)
     assert len(asked) == 15
-    second = stage(REPORTS, PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "a" / "ledger.sqlite")
+    second = stage(REPORTS, PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "a" / "ledger.sqlite", unvalidated=True)
     assert len(asked) == 36
     assert [one.decision for one in second[:5]] == [one.decision for one in first]
 
 
 def test_progress_is_called_after_every_report_in_order(tmp_path):
     seen = []
-    stage(REPORTS, PLAN, model=small_engine(), progress=seen.append)
-    stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), progress=seen.append)
+    stage(REPORTS, PLAN, model=small_engine(), progress=seen.append, unvalidated=True)
+    stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), progress=seen.append, unvalidated=True)
     assert [one.report_id for one in seen] == [report.report_id for report in REPORTS] * 2
 
 
 def test_an_engine_that_was_given_stays_open():
     engine = small_engine()
-    stage(REPORTS[:1], PLAN, model=engine)
-    assert stage(REPORTS[1:2], PLAN, model=engine)[0].status is ReportStatus.DECIDED
+    stage(REPORTS[:1], PLAN, model=engine, unvalidated=True)
+    assert stage(REPORTS[1:2], PLAN, model=engine, unvalidated=True)[0].status is ReportStatus.DECIDED
 
 
 def test_a_batch_passes_through_unchanged():
@@ -123,14 +123,14 @@ def test_a_batch_passes_through_unchanged():
 
 
 def test_the_files_of_a_run_are_there_and_say_the_same(tmp_path):
-    summary = stage_to_files(BATCH, PLAN, tmp_path / "new" / "out", model=small_engine())
+    summary = stage_to_files(BATCH, PLAN, tmp_path / "new" / "out", model=small_engine(), unvalidated=True)
     names = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
     assert names == ["ledger.sqlite", "results.csv", "results.jsonl", "results.parquet", "run.json"]
     assert (summary.reports, summary.failed_reports, summary.failed_answers) == (12, 0, 0)
     assert summary.statuses == {"decided": 10, "open": 2, "empty": 0, "failed": 0}
     assert summary.outcomes == {"resectable": 2, "locally_advanced": 2, "metastatic": 6}
     table = pq.read_table(tmp_path / "new" / "out" / "results.parquet").to_pylist()
-    staged = stage(REPORTS, PLAN, model=small_engine())
+    staged = stage(REPORTS, PLAN, model=small_engine(), unvalidated=True)
     assert table == staged.to_arrow().to_pylist()
     assert summary.review == sum(row["review"] for row in table) == len(staged.for_review())
 
@@ -139,7 +139,7 @@ def test_run_json_says_what_was_run_on_what_and_what_came_of_it(tmp_path):
     reports = [*REPORTS, small_reports(1)[0].__class__("blank", " ")]
     batch = batch_of(reports)
     engine = small_engine(context_tokens=512)
-    summary = stage_to_files(batch, PLAN, tmp_path, model=engine)
+    summary = stage_to_files(batch, PLAN, tmp_path, model=engine, unvalidated=True)
     run = json.loads((tmp_path / "run.json").read_text("utf-8"))
     assert run == json.loads(json.dumps(summary.run))
     assert run["input"] == {"name": "in memory", "digest": batch.digest, "reports": 13, "notes": []}
@@ -179,14 +179,14 @@ def test_a_plan_with_a_record_for_this_very_plan_and_model_is_validated(tmp_path
     }
     content = PLAN.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     validated = PLAN.__class__.model_validate(content | {"validation": [record]})
-    assert stage_to_files(BATCH, validated, tmp_path, model=engine).run["plan"]["validated"] is True
+    assert stage_to_files(BATCH, validated, tmp_path, model=engine, unvalidated=True).run["plan"]["validated"] is True
     other = small_engine(name="other")
-    assert stage_to_files(BATCH, validated, tmp_path, model=other).run["plan"]["validated"] is False
+    assert stage_to_files(BATCH, validated, tmp_path, model=other, unvalidated=True).run["plan"]["validated"] is False
 
 
 def test_nothing_of_a_report_stands_in_run_json_or_in_file_names(tmp_path):
     text = "Canary Smith, born 1948. The SMA is free. The liver is normal."
-    stage_to_files(batch_of({"case": text}), PLAN, tmp_path, model=small_engine())
+    stage_to_files(batch_of({"case": text}), PLAN, tmp_path, model=small_engine(), unvalidated=True)
     run = (tmp_path / "run.json").read_text("utf-8")
     for piece in ("Canary", "1948", "SMA is free"):
         assert piece not in run
@@ -194,10 +194,10 @@ def test_nothing_of_a_report_stands_in_run_json_or_in_file_names(tmp_path):
 
 
 def test_a_run_started_again_asks_nothing_and_writes_the_same_results(tmp_path):
-    stage_to_files(BATCH, PLAN, tmp_path, model=small_engine())
+    stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), unvalidated=True)
     first = traces(tmp_path), (tmp_path / "results.csv").read_bytes()
     asked = []
-    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(questions_to(asked)))
+    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(questions_to(asked)), unvalidated=True)
     assert asked == []
     assert summary.run["counts"]["answers_from_ledger"] == 36
     assert summary.run["counts"]["tokens_computed"] == 0
@@ -205,12 +205,12 @@ def test_a_run_started_again_asks_nothing_and_writes_the_same_results(tmp_path):
 
 
 def test_a_changed_prompt_or_model_never_reuses_old_answers(tmp_path):
-    stage_to_files(BATCH, PLAN, tmp_path, model=small_engine())
+    stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), unvalidated=True)
     asked = []
     changed = with_prompt("liver_mets", "Any metastasis of the liver? {{ labels }}")
-    summary = stage_to_files(BATCH, changed, tmp_path, model=small_engine(questions_to(asked)))
+    summary = stage_to_files(BATCH, changed, tmp_path, model=small_engine(questions_to(asked)), unvalidated=True)
     assert (len(asked), summary.run["counts"]["answers_from_ledger"]) == (36, 0)
-    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(questions_to(asked), name="another"))
+    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(questions_to(asked), name="another"), unvalidated=True)
     assert (len(asked), summary.run["counts"]["answers_from_ledger"]) == (72, 0)
 
 
@@ -219,12 +219,12 @@ def test_failed_reports_are_rows_and_counted(tmp_path):
         if asked.report == REPORTS[2].text:
             raise RuntimeError(asked.report)
 
-    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(breaks_at_the_third))
+    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(breaks_at_the_third), unvalidated=True)
     assert (summary.reports, summary.failed_reports, summary.failed_answers) == (12, 1, 3)
     failed = pq.read_table(tmp_path / "results.parquet").to_pylist()[2]
     assert (failed["status"], failed["outcome"], failed["review"]) == ("failed", None, True)
     assert failed["review_reason"].startswith("RuntimeError at test_batch.py:")
-    again = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine())
+    again = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), unvalidated=True)
     assert (again.failed_reports, again.run["counts"]["answers_from_ledger"]) == (0, 33)
 
 
@@ -234,9 +234,9 @@ def test_an_interrupted_run_leaves_its_answers_and_no_result_files(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), progress=stopped)
+        stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), progress=stopped, unvalidated=True)
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite"]
-    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine())
+    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), unvalidated=True)
     assert summary.run["counts"]["answers_from_ledger"] == 15
 
 
@@ -283,7 +283,7 @@ def test_after_kill_9_only_the_report_in_work_is_read_again_and_the_results_are_
     assert set(before) & set(after) == {REPORTS[5].text[:20]}, "only the report in work"
     assert len(after) == 3 * 7
     assert json.loads((out / "run.json").read_text("utf-8"))["counts"]["answers_from_ledger"] == 15
-    stage_to_files(BATCH, PLAN, tmp_path / "whole", model=small_engine())
+    stage_to_files(BATCH, PLAN, tmp_path / "whole", model=small_engine(), unvalidated=True)
     same_results(out, tmp_path / "whole")
     assert not list(out.glob(".*")), "the half-written files of the killed run are gone"
     answers = sqlite3.connect(out / "ledger.sqlite")
@@ -311,12 +311,12 @@ def small_disk(tmp_path):
 def test_a_full_disk_ends_the_run_with_its_ledger_readable_and_the_run_goes_on_elsewhere(small_disk, tmp_path):
     batch = batch_of(small_reports(300))
     with pytest.raises(StorageError, match=r"Make room.*run the same command again: finished answers stay"):
-        stage_to_files(batch, PLAN, small_disk / "out", model=small_engine())
+        stage_to_files(batch, PLAN, small_disk / "out", model=small_engine(), unvalidated=True)
     assert [path.name for path in (small_disk / "out").iterdir()] == ["ledger.sqlite"]
     moved = tmp_path / "roomy"
     moved.mkdir()
     (moved / "ledger.sqlite").write_bytes((small_disk / "out" / "ledger.sqlite").read_bytes())
-    summary = stage_to_files(batch, PLAN, moved, model=small_engine())
+    summary = stage_to_files(batch, PLAN, moved, model=small_engine(), unvalidated=True)
     assert summary.reports == 300
     assert 0 < summary.run["counts"]["answers_from_ledger"] < 900
 
@@ -325,7 +325,7 @@ def test_a_read_only_disk_is_named_before_a_report_is_read(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     asked = []
     with pytest.raises(StorageError, match=f"{small_disk}.*Read-only file system"):
-        stage_to_files(BATCH, PLAN, small_disk / "out", model=small_engine(questions_to(asked)))
+        stage_to_files(BATCH, PLAN, small_disk / "out", model=small_engine(questions_to(asked)), unvalidated=True)
     assert asked == []
 
 
@@ -333,7 +333,7 @@ def test_an_output_folder_that_is_a_file_is_named_before_a_report_is_read(tmp_pa
     (tmp_path / "out").write_text("in the way")
     asked = []
     with pytest.raises(StorageError, match=r"out/ledger\.sqlite: the ledger cannot be made"):
-        stage_to_files(BATCH, PLAN, tmp_path / "out", model=small_engine(questions_to(asked)))
+        stage_to_files(BATCH, PLAN, tmp_path / "out", model=small_engine(questions_to(asked)), unvalidated=True)
     assert asked == []
     assert (tmp_path / "out").read_text() == "in the way"
 
@@ -341,7 +341,7 @@ def test_an_output_folder_that_is_a_file_is_named_before_a_report_is_read(tmp_pa
 def test_a_foreign_file_named_as_the_ledger_is_refused_and_left_alone(tmp_path):
     (tmp_path / "ledger.sqlite").write_text("not a ledger, but somebody's notes")
     with pytest.raises(StorageError, match="this file is not a ledger"):
-        stage_to_files(BATCH, PLAN, tmp_path, model=small_engine())
+        stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(), unvalidated=True)
     assert (tmp_path / "ledger.sqlite").read_text() == "not a ledger, but somebody's notes"
 
 

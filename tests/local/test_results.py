@@ -19,7 +19,7 @@ BLANK = Report("blank", "", {"ward": "W9"})
 @pytest.fixture(scope="module")
 def results():
     """Six cases (one open) and a blank one."""
-    return stage([*small_reports(6), BLANK], PLAN, model=small_engine())
+    return stage([*small_reports(6), BLANK], PLAN, model=small_engine(), unvalidated=True)
 
 
 def test_results_are_a_sequence_in_the_order_of_the_input(results):
@@ -77,4 +77,4 @@ def test_results_print_as_counts_and_never_as_text(results):
     shown = repr(results)
     assert shown.startswith("Results(7 reports: resectable=1, locally_advanced=1, metastatic=3, open=1, empty=1; ")
     assert "SMA" not in shown
-    assert repr(stage([BLANK], PLAN, model=small_engine())) == "Results(1 reports: empty=1; 1 for review)"
+    assert repr(stage([BLANK], PLAN, model=small_engine(), unvalidated=True)) == "Results(1 reports: empty=1; 1 for review)"

@@ -170,7 +170,7 @@ def test_failures_are_left_out_where_there_are_none(tmp_path):
 def test_unread_answers_and_an_unvalidated_plan_are_named(tmp_path):
     text = printed(summary(failed_answers=3, run={"plan": {"validated": False}}), tmp_path)
     assert "3 answers could not be read; see results.jsonl" in text
-    assert "This plan has no validation record for this model: treat every result as unproven." in text
+    assert "This plan has no validation record for this model: every result is marked, treat it as unproven." in text
 
 
 def test_a_folder_with_brackets_in_its_name_is_shown_as_it_is(tmp_path):

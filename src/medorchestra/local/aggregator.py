@@ -110,7 +110,7 @@ def decide(plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[st
         *_about_verdict(verdict, best, probabilities[best], plan.profile.review_below),
         *(f"flag {flag.id}: {flag.message}" for flag in flags),
         *_about_assumptions(plan, assumed),
-        *_about_answers(list(by_finding.values()), rests_on),
+        *_about_answers(plan, list(by_finding.values()), rests_on),
         *(f"scope: {problem}" for problem in scope_problems),
     ]
     return Decision(
@@ -232,7 +232,7 @@ def _about_assumptions(plan: Plan, assumed: Mapping[str, str]) -> list[str]:
     )
 
 
-def _about_answers(answers: Sequence[Answer], rests_on: Sequence[str]) -> list[str]:
+def _about_answers(plan: Plan, answers: Sequence[Answer], rests_on: Sequence[str]) -> list[str]:
     reasons: list[str] = []
     failed = [f"{answer.subtask} ({answer.status.value})" for answer in answers if answer.status.is_failure]
     if failed:
@@ -244,7 +244,13 @@ def _about_answers(answers: Sequence[Answer], rests_on: Sequence[str]) -> list[s
     ]
     if unquoted:
         reasons.append(f"no supporting sentence found for: {', '.join(unquoted)}")
-    partly = [answer for answer in answers if not answer.status.is_failure and not answer.read_whole_report]
+    # A focused plan reads in part by design; there only what did not fit is missing.
+    focused = plan.profile.context == "focused"
+    partly = [
+        answer
+        for answer in answers
+        if not answer.status.is_failure and not (answer.complete and (focused or answer.read_whole_report))
+    ]
     if partly:
         least = min(answer.characters_read for answer in partly)
         most = max(answer.characters_read for answer in partly)

@@ -68,6 +68,7 @@ class Answer:
         probabilities: of every value of the finding and `not_stated`, summing to one; empty unless scored.
         quotes: where in the report the answer rests, best first; empty when no place was found.
         characters_read, characters_total: how much of the report the model saw for this answer.
+        complete: False where text that bears on the question was left out for want of room.
         seconds: time spent on this subtask, without the report's shared prefix.
         tokens: tokens computed for this subtask, without the report's shared prefix.
         error: kind of error (a class name and a place in the code), for a failed answer. Never report text.
@@ -81,6 +82,7 @@ class Answer:
     quotes: tuple[Quote, ...] = ()
     characters_read: int = 0
     characters_total: int = 0
+    complete: bool = True
     seconds: float = 0.0
     tokens: int = 0
     error: str | None = None
@@ -112,6 +114,7 @@ class Answer:
             ],
             "characters_read": self.characters_read,
             "characters_total": self.characters_total,
+            "complete": self.complete,
             "seconds": self.seconds,
             "tokens": self.tokens,
             "error": self.error,

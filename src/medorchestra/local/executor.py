@@ -161,7 +161,13 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - as above
             return _failure(subtask, error, total)
         seconds = time.perf_counter() - started
-        return replace(answer, characters_read=excerpt.characters, characters_total=total, seconds=seconds)
+        return replace(
+            answer,
+            characters_read=excerpt.characters,
+            characters_total=total,
+            complete=excerpt.complete,
+            seconds=seconds,
+        )
 
 
 def _unread(subtask: Subtask, status: AnswerStatus, total: int) -> Answer:

@@ -96,11 +96,12 @@ def decision_view(staged: StagedReport) -> Group:
     decision = staged.decision
     if decision is None:
         reason = staged.error or "the report has no text"
-        return Group(title + Text(f"{staged.status.value}: {reason}", style="red"), Text())
+        return Group(title + Text(f"{staged.status.value}: {reason}", style="red") + mark, Text())
     if decision.outcome is not None:
         title += Text(decision.outcome, style="bold green")
     else:
         title += Text("open: " + " | ".join(decision.possible_outcomes), style="bold yellow")
+    title += mark
     lines: list[Text] = [Text(f"most probable: {decision.best_outcome} ({decision.probability:.2f})")]
     if decision.rule is not None:
         lines.append(Text(f"rule: {decision.rule.id}, guideline section {decision.rule.citation.section}"))
@@ -148,7 +149,7 @@ def print_summary(summary: RunSummary, out: Path, *, console: Console | None = N
         )
     if not summary.run["plan"]["validated"]:
         console.print(
-            "This plan has no validation record for this model: treat every result as unproven.", soft_wrap=True
+            "This plan has no validation record for this model: every result is marked, treat it as unproven.", soft_wrap=True
         )
     console.print(f"results: {escape(str(out))}", highlight=False, soft_wrap=True)
     console.print(DISCLAIMER, highlight=False, soft_wrap=True)
