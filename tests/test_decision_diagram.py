@@ -292,3 +292,26 @@ def test_a_part_that_is_not_there_or_never_gives_the_outcome_is_refused():
         expand_parts(PartIn(part="n", in_=("N0",)), rules)
     with pytest.raises(RuleError, match="gives T9"):
         expand_parts(PartIn(part="t", in_=("T1", "T9")), rules)
+
+
+@given(tables(), st.data())
+def test_examples_lead_where_they_say_none_of_their_findings_is_vain_and_together_they_are_all(example, data):
+    table, rules, _ = example
+    compiled = DecisionTable(rules, table)
+    values = {domain.finding: compiled.stated_values(domain.finding) for domain in table}
+    truths = [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+    wanted = data.draw(st.sampled_from([None, *(rule.rule for rule in rules)]))
+
+    def ends(among):
+        return {first.rule if (first := first_rule(rules, truth)) else None for truth in among}
+
+    found = list(compiled.examples(wanted))
+    for one in found:
+        assert ends(truth for truth in truths if one.items() <= truth.items()) == {wanted}
+        for name in one:
+            fewer = {other: value for other, value in one.items() if other != name}
+            assert ends(truth for truth in truths if fewer.items() <= truth.items()) != {wanted}
+    assert compiled.example(wanted) == (found[0] if found else None)
+    for truth in truths:
+        covered = any(one.items() <= truth.items() for one in found)
+        assert covered == (ends([truth]) == {wanted})

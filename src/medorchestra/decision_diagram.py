@@ -15,29 +15,22 @@ the bounds that the rules name. Distributions of different findings are taken as
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from medorchestra.errors import RuleError
+from medorchestra.rule_expressions import Expr, Translation, Variable, variables_in
 from medorchestra.rules import (
     NOT_STATED,
-    AllOf,
-    AnyOf,
-    Bounds,
-    Condition,
     DecisionRule,
     Domain,
-    Is,
     Known,
-    Not,
-    OptionIs,
-    PartIn,
     Probabilities,
     Verdict,
     check_rules,
     findings_in,
-    leaves_of,
 )
 
 MAX_STATES = 50_000
@@ -47,148 +40,6 @@ NO_RULE = -1
 
 Distribution: TypeAlias = Mapping[str, float] | Mapping[float | str, float]
 """Probability of each value of a finding (numbers for a number finding) and of `NOT_STATED`."""
-
-Variable: TypeAlias = tuple[str, bool]
-"""(finding, behind_silence): what the report says, or the truth where the report is silent."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Atom:
-    """The variable is one of these symbols.
-
-    `of_report` asks what the report says rather than what is true: silence is then just another symbol.
-    """
-
-    variable: Variable
-    symbols: frozenset[str]
-    of_report: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Join:
-    """All (`every`) or any of the parts hold."""
-
-    every: bool
-    parts: frozenset[Expr]
-
-
-Expr: TypeAlias = bool | _Atom | _Join
-"""A condition in negation normal form: negation is pushed into the atoms."""
-
-
-def _join(parts: Iterable[Expr], *, every: bool) -> Expr:
-    """`all` or `any` of the parts, flattened and folded."""
-    absorbing = not every
-    flat: set[Expr] = set()
-    for part in parts:
-        if isinstance(part, bool):
-            if part is absorbing:
-                return absorbing
-        elif isinstance(part, _Join) and part.every is every:
-            flat.update(part.parts)
-        else:
-            flat.add(part)
-    if not flat:
-        return not absorbing
-    return next(iter(flat)) if len(flat) == 1 else _Join(every, frozenset(flat))
-
-
-class _Translation:
-    """Conditions to expressions over symbols, and what silence does to an expression."""
-
-    def __init__(self, rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str]) -> None:
-        self.options = options
-        self.domains = {domain.finding: domain for domain in domains}
-        conditions = [rule.when for rule in rules]
-        conditions += [domain.silence.unless for domain in domains if domain.silence.unless is not None]
-        self.cuts: dict[str, tuple[float, ...]] = {}
-        for condition in conditions:
-            for leaf in leaves_of(condition):
-                if isinstance(leaf, Bounds):
-                    merged = {*self.cuts.get(leaf.finding, ()), *leaf.cuts}
-                    self.cuts[leaf.finding] = tuple(sorted(merged))
-        self.symbols = {name: self._symbols(domain) for name, domain in self.domains.items()}
-
-    def _symbols(self, domain: Domain) -> tuple[str, ...]:
-        if domain.values is not None:
-            return domain.values
-        return tuple(f"cell {i}" for i in range(2 * len(self.cuts.get(domain.finding, ())) + 1))
-
-    def cell_of(self, finding: str, number: float) -> str:
-        """The cell of a number: even cells lie between cuts, odd cells are the cuts themselves."""
-        index = 0
-        for cut in self.cuts.get(finding, ()):
-            if number < cut:
-                break
-            index += 1 if number == cut else 2
-        return f"cell {index}"
-
-    def _samples(self, finding: str) -> list[float]:
-        """One number inside every cell, in order."""
-        cuts = self.cuts.get(finding, ())
-        if not cuts:
-            return [0.0]
-        samples = [cuts[0] - 1.0]
-        for i, cut in enumerate(cuts):
-            after = cut + 1.0 if i + 1 == len(cuts) else (cut + cuts[i + 1]) / 2
-            samples += [cut, after]
-        return samples
-
-    def expression(self, condition: Condition, *, negated: bool = False) -> Expr:
-        """The condition in negation normal form."""
-        if isinstance(condition, Not):
-            return self.expression(condition.not_, negated=not negated)
-        if isinstance(condition, AllOf | AnyOf):
-            parts = condition.all if isinstance(condition, AllOf) else condition.any
-            every = isinstance(condition, AllOf) is not negated
-            return _join((self.expression(part, negated=negated) for part in parts), every=every)
-        if isinstance(condition, OptionIs):
-            return (self.options[condition.option] == condition.is_) is not negated
-        if isinstance(condition, PartIn):
-            raise RuleError(f"part {condition.part!r} is not expanded; see rules.expand_parts")
-        symbols = self.symbols[condition.finding]
-        if isinstance(condition, Bounds):
-            inside = zip(symbols, self._samples(condition.finding), strict=True)
-            chosen = {symbol for symbol, sample in inside if condition.holds(sample)}
-        else:
-            chosen = {condition.is_} if isinstance(condition, Is) else set(condition.in_)
-        kept = frozenset(symbol for symbol in symbols if (symbol in chosen) is not negated)
-        if not kept or len(kept) == len(symbols):
-            return bool(kept)
-        return _Atom((condition.finding, False), kept)
-
-    def substitute(self, expr: Expr, variable: Variable, symbol: str) -> Expr:
-        """The expression once the variable is known to be this symbol (or silent)."""
-        if isinstance(expr, bool):
-            return expr
-        if isinstance(expr, _Join):
-            return _join((self.substitute(part, variable, symbol) for part in expr.parts), every=expr.every)
-        if expr.variable != variable:
-            return expr
-        if symbol != NOT_STATED or expr.of_report:
-            return symbol in expr.symbols
-        silence = self.domains[variable[0]].silence
-        truth = _Atom((variable[0], True), expr.symbols)
-        if silence.reads_as is None:
-            return truth
-        constant = silence.reads_as in expr.symbols
-        unknown = [self.expression(silence.unless)] if silence.unless is not None else []
-        known = [self.expression(silence.unless, negated=True)] if silence.unless is not None else []
-        if silence.if_stated is not None:
-            stated = self.symbols[silence.if_stated]
-            unknown.append(_Atom((silence.if_stated, False), frozenset({NOT_STATED}), of_report=True))
-            known.append(_Atom((silence.if_stated, False), frozenset(stated), of_report=True))
-        read_as_unknown = _join((_join(unknown, every=False), truth), every=True)
-        read_as_value = _join((*known, constant), every=True)
-        return _join((read_as_unknown, read_as_value), every=False)
-
-
-def _variables_in(expr: Expr) -> set[Variable]:
-    if isinstance(expr, bool):
-        return set()
-    if isinstance(expr, _Atom):
-        return {expr.variable}
-    return set().union(*map(_variables_in, expr.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +69,7 @@ class DecisionTable:
     ) -> None:
         check_rules(rules, domains, options or {})
         self.rules = tuple(rules)
-        self._translation = _Translation(rules, domains, options or {})
+        self._translation = Translation(rules, domains, options or {})
         self._outcomes = tuple(dict.fromkeys(rule.outcome for rule in rules))
         self._order = self._variable_order(domains)
         self._nodes: list[_Node] = []
@@ -271,7 +122,7 @@ class DecisionTable:
             raise RuleError(
                 f"rules too entangled: more than {MAX_STATES} states; split findings or simplify conditions"
             )
-        variable = min(set().union(*(_variables_in(expr) for expr, _ in state)), key=self._order.__getitem__)
+        variable = min(set().union(*(variables_in(expr) for expr, _ in state)), key=self._order.__getitem__)
         children = tuple(
             self._build(self._settle((self._translation.substitute(e, variable, symbol), rule) for e, rule in state))
             for symbol in self._symbols(variable)
@@ -296,19 +147,6 @@ class DecisionTable:
 
     # ------------------------------------------------------------------ decisions
 
-    def _symbol_of(self, finding: str, value: str | float) -> str:
-        """The symbol of a value; raises RuleError for a value the finding does not have."""
-        if value == NOT_STATED:
-            return NOT_STATED
-        domain = self._translation.domains.get(finding)
-        if domain is None:
-            raise RuleError(f"unknown finding {finding!r}; there are: {', '.join(self._translation.domains)}")
-        if domain.values is None:
-            return self._translation.cell_of(finding, float(value))
-        if value not in domain.values:
-            raise RuleError(f"finding {finding!r} has no value {value!r}; it has: {', '.join(domain.values)}")
-        return str(value)
-
     def _open_children(self, node: _Node, fixed: Mapping[str, str]) -> Sequence[int]:
         """The children that what is known leaves open."""
         finding, behind_silence = node.variable
@@ -320,10 +158,10 @@ class DecisionTable:
         return (node.children[self._symbols(node.variable).index(symbol)],)
 
     def _fixed(self, known: Known) -> dict[str, str]:
-        return {name: self._symbol_of(name, value) for name, value in known.items() if value is not None}
+        return {name: self._translation.symbol_of(name, value) for name, value in known.items() if value is not None}
 
-    def _reach(self, fixed: Mapping[str, str]) -> set[int]:
-        """All ends that can be reached."""
+    def _reach(self, fixed: Mapping[str, str], *, stated_only: bool = False) -> set[int]:
+        """All ends that can be reached; with `stated_only`, while no finding is silent."""
         ends: set[int] = set()
         seen: set[int] = set()
         stack = [self._root]
@@ -333,7 +171,9 @@ class DecisionTable:
                 ends.add(here)
             elif here not in seen:
                 seen.add(here)
-                stack.extend(self._open_children(self._nodes[here], fixed))
+                node = self._nodes[here]
+                silent_last = stated_only and node.variable[0] not in fixed
+                stack.extend(node.children[:-1] if silent_last else self._open_children(node, fixed))
         return ends
 
     def _outcome_of(self, end: int) -> str | None:
@@ -446,6 +286,77 @@ class DecisionTable:
                 material.append(name)
         return tuple(sorted(material, key=lambda n: self._order[(n, False)]))
 
+    # ------------------------------------------------------------------- examples
+
+    def stated_values(self, finding: str) -> tuple[str | float, ...]:
+        """The values of a finding that can make a difference; of a number, one for each stretch between bounds.
+
+        Raises:
+            KeyError: no such finding.
+        """
+        symbols = self._translation.symbols[finding]
+        return tuple(self._translation.value_of(finding, symbol) for symbol in symbols)
+
+    def examples(self, rule: str | None) -> Iterator[dict[str, str | float]]:
+        """Stated findings that alone lead to this rule (None: to no rule), those with few findings first.
+
+        No finding in an example could be left out: some completion of the others would then end elsewhere. Together
+        the examples cover every combination of stated findings that ends there.
+
+        Args:
+            rule: id of a rule of this table.
+
+        Raises:
+            KeyError: no such rule.
+        """
+        goal = NO_RULE if rule is None else {r.rule: _end(i) for i, r in enumerate(self.rules)}[rule]
+        distance = self._distances(goal)
+        found: list[set[tuple[str, str]]] = []
+        counter = 0
+        heap: list[tuple[int, int, int, dict[str, str]]] = []
+        if self._root in distance:
+            heap.append((distance[self._root], counter, self._root, {}))
+        while heap:
+            total, _, here, asked = heapq.heappop(heap)
+            if any(earlier <= set(asked.items()) for earlier in found):
+                continue
+            if here == goal:
+                needed = self._without_vain(asked, goal)
+                found.append(set(needed.items()))
+                yield {name: self._translation.value_of(name, symbol) for name, symbol in needed.items()}
+                continue
+            node = self._nodes[here]
+            depth = total - distance[here]
+            for symbol, child in zip(self._symbols(node.variable), node.children[:-1], strict=False):
+                if child in distance:
+                    counter += 1
+                    one_more = asked | {node.variable[0]: symbol}
+                    heapq.heappush(heap, (depth + 1 + distance[child], counter, child, one_more))
+
+    def example(self, rule: str | None) -> dict[str, str | float] | None:
+        """The first of `examples`, or None where no combination of stated findings ends there."""
+        return next(self.examples(rule), None)
+
+    def _distances(self, goal: int) -> dict[int, int]:
+        """Fewest stated answers that lead from a node to this end; nodes that do not lead there are left out."""
+        distance = {goal: 0}
+        for here, node in enumerate(self._nodes):  # children come before their parents
+            if node.variable[1]:
+                continue
+            reached = [distance[child] for child in node.children[:-1] if child in distance]
+            if reached:
+                distance[here] = 1 + min(reached)
+        return distance
+
+    def _without_vain(self, asked: Mapping[str, str], goal: int) -> dict[str, str]:
+        """As few of these answers as still force this end, whatever else is stated."""
+        needed = dict(asked)
+        for name in reversed(tuple(asked)):
+            fewer = {other: symbol for other, symbol in needed.items() if other != name}
+            if self._reach(fewer, stated_only=True) == {goal}:
+                needed = fewer
+        return needed
+
     # -------------------------------------------------------------- probabilities
 
     def probabilities(self, distributions: Mapping[str, Distribution]) -> Probabilities:
@@ -494,7 +405,7 @@ class DecisionTable:
             raise ValueError(f"probabilities of finding {finding!r} must be non-negative and sum to 1, not {total!r}")
         by_symbol: dict[str, float] = {}
         for value, probability in distribution.items():
-            symbol = self._symbol_of(finding, value)
+            symbol = self._translation.symbol_of(finding, value)
             by_symbol[symbol] = by_symbol.get(symbol, 0.0) + probability / total
         return tuple(by_symbol.get(symbol, 0.0) for symbol in self._symbols((finding, False)))
 

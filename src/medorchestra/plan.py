@@ -47,6 +47,7 @@ from medorchestra.rules import (
     Condition,
     DecisionRule,
     Domain,
+    Numbers,
     Silence,
     check_rules,
     expand_parts,
@@ -192,6 +193,7 @@ class Plan(PlanPiece):
                 tuple(finding.values) if finding.values else None,
                 Silence(finding.not_stated.reads_as, finding.not_stated.if_stated, finding.not_stated.unless),
                 finding.not_stated.prior,
+                finding.number.numbers if finding.number else Numbers(),
             )
             for finding in self.findings
         )

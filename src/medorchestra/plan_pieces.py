@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from medorchestra.plan_yaml import is_yaml_text
-from medorchestra.rules import NOT_STATED, Condition
+from medorchestra.rules import NOT_STATED, Condition, Numbers
 from medorchestra.templates import HEAD_SLOTS, QUESTION_SLOTS, check_template
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -94,6 +94,17 @@ class NumberRange(PlanPiece):
     unit: Literal["cm", "mm", "count", "percent", "unit_per_ml"]
     minimum: float
     maximum: float
+
+    @model_validator(mode="after")
+    def _holds_a_number(self) -> NumberRange:
+        if self.minimum >= self.maximum:
+            raise ValueError(f"minimum {self.minimum:g} is not below maximum {self.maximum:g}")
+        return self
+
+    @property
+    def numbers(self) -> Numbers:
+        """The numbers there are, as the rules see them: counts are whole."""
+        return Numbers(self.minimum, self.maximum, whole=self.unit == "count")
 
 
 class Finding(PlanPiece):

@@ -224,6 +224,22 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers that a finding can be, both ends included; `whole` for counts."""
+
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    whole: bool = False
+
+    def holds(self, number: float) -> bool:
+        """Whether the finding can be this number."""
+        return self.minimum <= number <= self.maximum and (not self.whole or number == math.floor(number))
+
+    def __str__(self) -> str:
+        return f"{'whole, ' if self.whole else ''}from {self.minimum:g} to {self.maximum:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """The values a finding can take.
 
@@ -233,12 +249,14 @@ class Domain:
         silence: what NOT_STATED means.
         prior: weight of each value where the truth is unknown; uniform where none is given. Touches probabilities
             only, never which outcomes are possible.
+        numbers: of a number: which numbers there are.
     """
 
     finding: str
     values: tuple[str, ...] | None
     silence: Silence = field(default_factory=Silence)
     prior: Mapping[str, float] | None = None
+    numbers: Numbers = Numbers()
 
 
 @dataclass(frozen=True, slots=True)
