@@ -2,26 +2,29 @@
 
 A `SyntheticCase` shares nothing with `local.records.Report`, on purpose. Cases lie in JSONL files, one file for each
 split: development (prompts and rules may be fitted to it), calibration, held_out (only ever measured on). Knows plans;
-knows no model.
+knows no model, and writes no report.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from medorchestra.errors import CaseError, RuleError
+from medorchestra.errors import CaseError, RuleError, StorageError
 from medorchestra.plan import Plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.topics import cases_folder, is_topic_name
 
 Split = Literal["development", "calibration", "held_out"]
 SPLITS: tuple[Split, ...] = ("development", "calibration", "held_out")
+Form = Literal["free_text", "structured"]
+CaseProvenance = Literal["hand", "planner", "composed"]
 
 
 class SyntheticCase(BaseModel):
@@ -31,7 +34,7 @@ class SyntheticCase(BaseModel):
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=80)]
     split: Split
-    form: Literal["free_text", "structured"]
+    form: Form
     style: str
     """Who writes so: dictation habit or template."""
     text: Annotated[str, StringConstraints(min_length=1)]
@@ -42,12 +45,75 @@ class SyntheticCase(BaseModel):
     possible_outcomes: tuple[str, ...]
     rule: str | None
     """The rule that decides; None where open or where it cannot be told which of several."""
+    parts: Mapping[str, str | None] = Field(default_factory=dict)
+    """Part of the plan -> its expected outcome (None where open); empty for a plan without parts."""
+    provenance: CaseProvenance = "hand"
+    """Who wrote the text: a person (or a model acting as one), the planner's cloud model, or a phrase bank by seed."""
     traps: tuple[str, ...] = ()
     note: str = ""
 
     def known(self) -> dict[str, str | float]:
         """The expected findings as the rules take them: a number that is not stated becomes `not_stated`."""
         return {name: NOT_STATED if value is None else value for name, value in self.findings.items()}
+
+    def _at_default(self) -> set[str]:
+        """Later fields that stand at their default: left out of files and digests, so that older ones stay valid."""
+        return {name for name in _LATER_FIELDS if getattr(self, name) == _LATER_FIELDS[name]}
+
+
+_LATER_FIELDS: Mapping[str, object] = {"parts": {}, "provenance": "hand"}
+
+
+class CaseFields(TypedDict):
+    """What `labelled` has to be told of a case besides its findings."""
+
+    id: str
+    split: Split
+    form: Form
+    style: str
+    text: str
+    provenance: NotRequired[CaseProvenance]
+    traps: NotRequired[tuple[str, ...]]
+    note: NotRequired[str]
+
+
+def labelled(plan: Plan, findings: Mapping[str, str | float | None], **fields: Unpack[CaseFields]) -> SyntheticCase:
+    """A case whose outcome, possible outcomes, rule and parts are what the plan's tables make of its findings.
+
+    Args:
+        plan: the plan.
+        findings: finding -> value, `not_stated`, or a number; None or left out is silence.
+        fields: the rest of the case.
+
+    Raises:
+        CaseError: a finding or value that the plan does not have, or a field of the case is wrong.
+    """
+    labels: dict[str, str | float | None] = {}
+    for finding in plan.findings:
+        value = findings.get(finding.name)
+        silence = NOT_STATED if finding.values else None
+        labels[finding.name] = silence if value is None or value == NOT_STATED else value
+    where = f"case {fields['id']}"
+    extra = sorted(set(findings) - set(labels))
+    if extra:
+        raise CaseError(f"{where}: not in the plan: {extra}")
+    known = {name: NOT_STATED if value is None else value for name, value in labels.items()}
+    try:
+        verdict = plan.decision_table.decide(known)
+        parts = {name: table.decide(known).outcome for name, table in plan.part_tables.items()}
+    except (RuleError, ValueError) as error:
+        raise CaseError(f"{where}: {error}") from None
+    try:
+        return SyntheticCase(
+            **fields,
+            findings=labels,
+            outcome=verdict.outcome,
+            possible_outcomes=verdict.possible,
+            rule=verdict.rule,
+            parts=parts,
+        )
+    except ValidationError as error:
+        raise CaseError(f"{where}: {_wrong_fields(error)}") from None
 
 
 def check_case(case: SyntheticCase, plan: Plan) -> None:
@@ -71,6 +137,14 @@ def check_case(case: SyntheticCase, plan: Plan) -> None:
             f"case {case.id}: expects {case.outcome}, possible {sorted(case.possible_outcomes)}, rule {case.rule}; "
             f"its findings lead to {verdict.outcome}, {sorted(verdict.possible)}, {verdict.rule}"
         )
+    tables = plan.part_tables
+    if set(case.parts) != set(tables):
+        missing, extra = sorted(set(tables) - set(case.parts)), sorted(set(case.parts) - set(tables))
+        raise CaseError(f"case {case.id}: parts missing: {missing or 'none'}; not in the plan: {extra or 'none'}")
+    for name, table in tables.items():
+        outcome = table.decide(case.known()).outcome
+        if case.parts[name] != outcome:
+            raise CaseError(f"case {case.id}: part {name}: expects {case.parts[name]}; its findings lead to {outcome}")
 
 
 def read_cases(source: str | Path, split: Split | None = None) -> tuple[SyntheticCase, ...]:
@@ -112,9 +186,58 @@ def _cases_in(path: Path) -> Iterable[SyntheticCase]:
         try:
             yield SyntheticCase.model_validate(fields | {"split": path.stem})
         except ValidationError as error:
-            places = error.errors(include_url=False, include_input=False, include_context=False)
-            wrong = "; ".join(f"{'.'.join(map(str, place['loc'])) or 'line'}: {place['msg']}" for place in places[:5])
-            raise CaseError(f"{path}: line {number}: {wrong}") from None
+            raise CaseError(f"{path}: line {number}: {_wrong_fields(error)}") from None
+
+
+def _wrong_fields(error: ValidationError) -> str:
+    """Which fields are wrong and why, never what stands in them."""
+    places = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, place['loc'])) or 'line'}: {place['msg']}" for place in places[:5])
+
+
+def write_cases(cases: Iterable[SyntheticCase], folder: str | Path) -> tuple[Path, ...]:
+    """Write cases as `<split>.jsonl`, one file for each split that occurs; `read_cases` reads them back equal.
+
+    A file is replaced as a whole or not at all. Files of splits that do not occur are left as they are.
+
+    Args:
+        cases: in the order in which they shall stand.
+        folder: made if it is not there.
+
+    Returns:
+        the files written, in the order development, calibration, held_out.
+
+    Raises:
+        CaseError: two cases have the same id.
+        StorageError: a file cannot be written.
+    """
+    cases, folder = tuple(cases), Path(folder)
+    _refuse_doubled_ids(cases, folder)
+    written: list[Path] = []
+    for split in SPLITS:
+        lines = [_line(case) for case in cases if case.split == split]
+        if lines:
+            written.append(folder / f"{split}.jsonl")
+            write_whole(written[-1], "\n".join(lines) + "\n")
+    return tuple(written)
+
+
+def _line(case: SyntheticCase) -> str:
+    return json.dumps(case.model_dump(mode="json", exclude={"split", *case._at_default()}), ensure_ascii=False)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside and rename, so that a killed run leaves the old file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; check folder and free space") from None
 
 
 def _refuse_doubled_ids(cases: Iterable[SyntheticCase], folder: Path) -> None:
@@ -130,5 +253,5 @@ def _refuse_doubled_ids(cases: Iterable[SyntheticCase], folder: Path) -> None:
 
 def cases_digest(cases: Iterable[SyntheticCase]) -> str:
     """`sha256:…` of a set of cases, whatever their order."""
-    lines = sorted(case.model_dump_json() for case in cases)
+    lines = sorted(case.model_dump_json(exclude=case._at_default()) for case in cases)
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
