@@ -25,11 +25,12 @@ from medorchestra.cloud.reply_cache import ReplyCache
 from medorchestra.cloud.reply_reading import Reading, listed, read_reply
 from medorchestra.cloud.usage import Budget, Purse, StepUsage, Usage, counted
 from medorchestra.errors import CloudError, EgressError, SettingsError
+from medorchestra.synthetic import SyntheticCase
 
 T = TypeVar("T", bound=BaseModel)
 
 FORM = "answer form"
-_SCHEMA_SLOT = "{{ schema }}"
+_SCHEMA_SLOT = "$schema"
 DESK_INSTRUCTIONS = {
     FORM: Instruction(
         "Answer with one JSON object and nothing else: no prose, no code fence. Text under the headings guideline, "
@@ -56,6 +57,10 @@ class Gate(Protocol):
 
     def check(self, pieces: Sequence[Piece]) -> object:
         """Raise an EgressError if one of them must not."""
+        ...
+
+    def register(self, case: SyntheticCase) -> object:
+        """Let the text of a synthetic case leave from now on."""
         ...
 
 
@@ -167,6 +172,15 @@ class CloudDesk:
     def usage(self) -> Usage:
         """What was asked so far, by step."""
         return self._purse.usage
+
+    def register(self, case: SyntheticCase) -> None:
+        """Let the text of a synthetic case leave from now on, if the gate finds nothing in it.
+
+        Raises:
+            TypeError: it is anything but a SyntheticCase; a real report, above all.
+            EgressError: another case has the same id.
+        """
+        self._gate.register(case)
 
     def ask(
         self,

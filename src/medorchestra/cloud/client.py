@@ -205,7 +205,7 @@ class OpenAICloudModel:
                 f"no key for {self.endpoint}: set the environment variable {api_key_env} (any text, if it wants none)"
             )
         self._client = _openai_client(self.endpoint, key, timeout)
-        self._api_key_env = api_key_env
+        self.api_key_env = api_key_env
         self._max_attempts = max_attempts
         self._backoff = backoff or Backoff()
         self._left_out: frozenset[str] = frozenset()
@@ -293,8 +293,8 @@ class OpenAICloudModel:
             busy = "too many requests" if status == 429 else "the server failed"
             return _Failure(f"{busy} ({said})", transient=True, retry_after=self._backoff.asked(error.response.headers))
         next_step = {
-            401: f"the key in {self._api_key_env} was not accepted: check it",
-            403: f"the key in {self._api_key_env} may not use {self.name}: check the account's rights",
+            401: f"the key in {self.api_key_env} was not accepted: check it",
+            403: f"the key in {self.api_key_env} may not use {self.name}: check the account's rights",
             404: f"no model {self.name} there: check its name, and that the base URL ends as the server's manual says",
             413: "the request is too large: give the guideline in smaller sections",
         }.get(status)
