@@ -25,17 +25,24 @@ class PhraseWriter:
         self,
         plan: Plan,
         *,
+        frame: Change = lambda _: None,
         phrases: Change = lambda _: None,
         layouts: Change = lambda _: None,
         reads: Change = lambda _: None,
     ) -> None:
         self.findings = list(plan.findings)
-        self.changes = {"write_phrases": phrases, "write_layouts": layouts, "read_back": reads}
+        self.changes = {"write_frame": frame, "write_phrases": phrases, "write_layouts": layouts, "read_back": reads}
         self.model = ScriptedCloudModel(self.reply)
 
     def reply(self, request: ChatRequest) -> str:
         name = re.search(r"# instruction: (\w+)", request.system)[1]
-        answer = {"write_phrases": self.phrases, "write_layouts": self.layouts, "read_back": self.read}[name](request)
+        answers = {
+            "write_frame": self.frame,
+            "write_phrases": self.phrases,
+            "write_layouts": self.layouts,
+            "read_back": self.read,
+        }
+        answer = answers[name](request)
         self.changes[name](answer)
         return json.dumps(answer)
 
@@ -47,6 +54,11 @@ class PhraseWriter:
         if finding.number is not None:
             return {"number": f"V {{{finding.number.unit}}}"}
         return {value: f"V{j}" for j, value in enumerate(finding.values)}
+
+    def frame(self, _: ChatRequest) -> dict:
+        usual = {"cm": {"low": 0.5, "high": 7.5, "decimals": 1}, "count": {"low": 0, "high": 9}}
+        numbers = [{"finding": one.name} | usual[one.number.unit] for one in self.findings if one.number is not None]
+        return {"dependencies": [], "derived": [], "agreement": None, "numbers": numbers}
 
     def phrases(self, request: ChatRequest) -> dict:
         asked = re.search(r"Write phrases for these findings: (.*)\.", request.system)[1].split(", ")

@@ -35,8 +35,8 @@ def with_rule(rule_id, **changes):
     return decomposition_with(rules=rules)
 
 
-def with_finding(name, **changes):
-    findings = [one | changes if one["name"] == name else one for one in DECOMPOSITION["findings"]]
+def with_finding(of, **changes):
+    findings = [one | changes if one["name"] == of else one for one in DECOMPOSITION["findings"]]
     return decomposition_with(findings=findings)
 
 
@@ -81,7 +81,8 @@ def test_a_decomposition_with_its_subtasks_is_a_plan_of_the_planner():
     plan = plan_of(GOOD, GUIDELINE, module._stub_subtasks(GOOD), model="large-1")
     assert (plan.provenance.origin, plan.provenance.model) == ("planner", "large-1")
     assert plan.guideline.digest == GUIDELINE.digest
-    assert plan.decision_table.decide({"nodule": "yes", "size_mm": 7.9}).rule == "medium"
+    silent = {"calcified": "not_stated", "growth": "not_stated"}
+    assert plan.decision_table.decide({"nodule": "yes", "size_mm": 7.9, **silent}).rule == "medium"
     assert decomposition_faults(GOOD, GUIDELINE) == []
 
 
@@ -145,20 +146,22 @@ def test_a_model_that_insists_on_contradictory_rules_is_refused_with_the_fault_a
 
 
 @pytest.mark.parametrize(
-    "field",
+    ("wrong", "place"),
     [
-        {"topic": "../../etc"},
-        {"title": "x" * 3_000},
-        {"plan_hook": "__import__('os').system('true')"},
-        {"scope": DECOMPOSITION["scope"] | {"language": "klingon"}},
+        (decomposition_with(topic="../../etc"), "topic: "),
+        (decomposition_with(title="x" * 3_000), "title: "),
+        (decomposition_with(plan_hook="__import__('os').system('true')"), "plan_hook: "),
+        (decomposition_with(scope=DECOMPOSITION["scope"] | {"language": "klingon"}), "scope.language: "),
+        (with_finding("growth", name="Growth of it"), "findings.2.name: "),
+        (with_finding("growth", not_stated={"reads_as": "slow", "why": "so"}), "findings.2: not_stated.reads_as"),
     ],
-    ids=["a path for a topic", "a title without end", "a field that no plan has", "a language that is none"],
+    ids=["path", "endless title", "unknown field", "no language", "no name", "silence read as nothing there is"],
 )
-def test_what_no_plan_may_hold_is_not_taken(tmp_path, field):
-    cloud = ToyCloud(decompose=lambda request, times: decomposition_with(**field) if times == 0 else None)
+def test_what_no_plan_may_hold_is_not_taken_and_its_place_is_named(tmp_path, wrong, place):
+    cloud = ToyCloud(decompose=lambda request, times: wrong if times == 0 else None)
     answer, requests = asked_of(cloud, tmp_path)
     assert answer == GOOD
-    assert next(iter(field)) in requests[1].user.split("# problem: decompose\n")[1]
+    assert place in requests[1].user.split("# problem: decompose\n")[1]
 
 
 # ------------------------------------------------------------------------------ labelled cases

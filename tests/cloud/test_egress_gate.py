@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,36 @@ def test_a_pasted_report_is_refused_with_kinds_and_counts_and_none_of_its_text(g
 def test_a_pasted_report_registered_as_a_case_is_refused_by_its_id(gate):
     gate.register(a_case("dev-f03", REPORT))
     assert "case 'dev-f03': holds what looks like 1 x name" in refusal(gate, case_piece(a_case("dev-f03", REPORT)))
+
+
+@pytest.mark.parametrize("kind", [PieceKind.PLAN, PieceKind.REPLY])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"text": "Mass in the head.\nMRN: 4711-0815"}),
+        json.dumps({"text": "Mass in the head.\nMRN: 4711-0815"})[:-4],  # cut off, no JSON any more
+        json.dumps({"text": json.dumps({"text": "Mass in the head.\nMRN: 4711-0815"})}),
+        r'{"text": "Mass.\u000aMRN\u003a 4711-0815"}',
+    ],
+    ids=["json", "cut off", "json in json", "code points"],
+)
+def test_an_identifier_behind_a_line_break_of_json_is_found_once(gate, kind, text):
+    assert "MRN" in text
+    says = refusal(gate, Piece(kind, "write cases", text))
+    assert says.endswith("holds what looks like 1 x record_number")
+
+
+def test_an_identifier_that_json_leaves_as_it_is_counts_once_and_an_allowed_string_of_json_too():
+    gate = EgressGate(GUIDELINE, PROMPTS, allowed=[Allowed("Dr. Jane Doe", "author of the guideline")])
+    text = json.dumps({"text": "Findings:\nDr. Jane Doe wrote it."})
+    assert gate.check([Piece(PieceKind.REPLY, "merge", text)]).allowed == (1,)
+    both = json.dumps({"text": "Findings:\nnone", "more": "MRN: 4711-0815"})
+    assert refusal(gate, Piece(PieceKind.REPLY, "merge", both)).endswith("like 1 x record_number")
+
+
+def test_backslashes_that_are_no_escapes_of_json_pass_and_stay(gate):
+    harmless = r'{"text": "Size 2.0\\2.1 cm; \d+ \u12 \\\\ \"free\" \/ \ud83d"}'
+    assert gate.check([Piece(PieceKind.REPLY, "merge", harmless)]).characters == len(harmless)
 
 
 def test_an_identifier_in_a_heading_is_found_too(gate):

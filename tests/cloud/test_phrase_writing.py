@@ -7,8 +7,9 @@ import json
 import pytest
 from cloud.case_writers import is_complaint, open_desk, sections_of
 from cloud.phrase_writers import PhraseWriter
-from cloud.sound_plan import GUIDELINE, content, sound_plan
+from cloud.sound_plan import GUIDELINE, content, sound_plan, subtask
 
+from medorchestra.cloud.frame_writing import write_frame
 from medorchestra.cloud.phrase_writing import PhraseAmounts, write_phrase_bank
 from medorchestra.cloud.report_styles import REPORT_STYLES
 from medorchestra.composition import compose_many
@@ -19,6 +20,21 @@ from medorchestra.plan import Plan
 
 PLAN = sound_plan()
 FEW = PhraseAmounts(sentences=10, fields=3, layouts=1, distractors=8, read=20)
+
+
+def plan_with(*names, contradiction=None):
+    """The plan with more findings, each yes or no; with one of them, the report contradicts itself."""
+    changed = content()
+    for name in names:
+        silence = {"reads_as": "no", "why": "Rare."}
+        changed["findings"].append(
+            {"name": name, "description": name, "values": {"yes": "Yes.", "no": "No."}, "not_stated": silence}
+        )
+        changed["subtasks"].append(subtask(name, {"yes": "yes", "no": "no", "not_stated": "not stated"}, "1.1"))
+    if contradiction:
+        when = {"finding": contradiction, "is": "yes"}
+        changed["flags"].append({"id": "two", "kind": "contradiction", "when": when, "message": "It disagrees."})
+    return Plan.model_validate(changed)
 
 
 def write(tmp_path, *, folder=None, amounts=FEW, **changes):
@@ -38,6 +54,203 @@ def test_a_bank_that_is_read_back_as_it_was_composed_is_whole_and_composes_repor
     for split in ("development", "calibration", "held_out"):
         cases = compose_many(writing.bank, PLAN, n=20, split=split)
         assert len({case.text for case in cases}) > 15
+
+
+def frame_of(request):
+    return "# instruction: write_frame" in request.system
+
+
+def test_the_frame_is_asked_for_once_before_anything_else_with_guideline_and_all_findings(tmp_path):
+    _, model, _ = write(tmp_path)
+    first, *others = model.requests
+    assert frame_of(first)
+    assert not any(frame_of(request) for request in others)
+    shown = dict(sections_of(first))
+    assert [one["name"] for one in json.loads(shown["plan: findings"])] == ["tumor", "contact", "size", "nodes"]
+    assert {f"guideline: {number}" for number in GUIDELINE.sections} <= shown.keys()
+
+
+def test_no_composed_report_states_what_rests_on_a_finding_that_is_not_so(tmp_path):
+    def with_tumour(answer):
+        answer["dependencies"] = [{"finding": name, "on": "tumor", "among": ["yes"]} for name in ("contact", "size")]
+
+    writing, model, _ = write(tmp_path, frame=with_tumour)
+    assert not any(is_complaint(request) for request in model.requests)
+    assert writing.dropped == ()
+    assert writing.lacks == ()
+    bound = [case.known() for case in compose_many(writing.bank, PLAN, n=60, split="development")]
+    stated = [one for one in bound if {one["contact"], one["size"]} != {"not_stated"}]
+    assert len(stated) > 20
+    assert {one["tumor"] for one in stated} == {"yes"}
+    # Without the answer they would.
+    free, _, _ = write(tmp_path / "free")
+    cases = [case.known() for case in compose_many(free.bank, PLAN, n=60, split="development")]
+    assert any(one["contact"] != "not_stated" and one["tumor"] != "yes" for one in cases)
+
+
+def test_a_finding_that_follows_from_others_needs_no_phrase_for_what_follows(tmp_path):
+    def follows(answer):
+        answer["derived"] = [{"finding": "nodes_named", "value": "no", "if_any_stated": ["nodes"]}]
+
+    def without_it(answer):
+        answer["phrases"] = [
+            one for one in answer["phrases"] if {"finding": "nodes_named", "value": "no"} not in one["states"]
+        ]
+
+    plan = plan_with("nodes_named")
+    writer = PhraseWriter(plan, frame=follows, phrases=without_it)
+    bank = write_phrase_bank(open_desk(writer.model, tmp_path, GUIDELINE), plan, guideline=GUIDELINE, amounts=FEW).bank
+    assert not any(is_complaint(request) for request in writer.model.requests)
+    cases = [case.known() for case in compose_many(bank, plan, n=60, split="development")]
+    told = [case["nodes_named"] for case in cases if case["nodes"] != "not_stated"]
+    assert len(told) > 10
+    assert told.count("no") > 0.8 * len(told)
+    assert "not_stated" not in told
+
+
+def test_the_finding_that_compares_findings_and_conclusion_gets_no_phrases_and_is_set_by_the_program(tmp_path):
+    def compares(answer):
+        answer["agreement"] = {"finding": "conflict", "agrees": "no", "conflicts": "yes", "about": ["contact"]}
+
+    def many_conclusions(answer):
+        closing = [one for one in answer["phrases"] if one["text"].startswith("Closing")]
+        answer["phrases"] += [
+            one | {"text": one["text"].replace("c1x", f"c{k}x")} for one in closing for k in range(2, 9)
+        ]
+
+    plan = plan_with("conflict", contradiction="conflict")
+    writer = PhraseWriter(plan, frame=compares, phrases=many_conclusions)
+    bank = write_phrase_bank(open_desk(writer.model, tmp_path, GUIDELINE), plan, guideline=GUIDELINE, amounts=FEW).bank
+    later = [request for request in writer.model.requests if "# instruction: write_" in request.system][1:]
+    assert len(later) > 4
+    assert not any("conflict" in dict(sections_of(request))["plan: findings"] for request in later)
+    assert not any("conflict" in phrase.states for phrase in bank.phrases)
+    assert "conflict" not in bank.sections
+    cases = compose_many(bank, plan, n=150, split="development")
+    assert {case.findings["conflict"] for case in cases} == {"not_stated", "no", "yes"}
+
+
+def test_numbers_are_as_usual_as_the_answer_says(tmp_path):
+    def small(answer):
+        answer["numbers"][0] = {"finding": "size", "low": 1.5, "high": 4.5, "decimals": 1}
+
+    writing, _, _ = write(tmp_path, frame=small)
+    assert [(one.finding, one.low, one.high, one.decimals) for one in writing.bank.numbers] == [
+        ("size", 1.5, 4.5, 1),
+        ("nodes", 0, 9, 0),
+    ]
+
+
+def test_an_empty_frame_is_asked_for_again_and_then_taken_from_the_plan(tmp_path):
+    changed = content()
+    changed["findings"][1]["not_stated"] = {"reads_as": "none", "if_stated": "tumor", "why": "Seen with the tumour."}
+    plan = Plan.model_validate(changed)
+    writer = PhraseWriter(plan, frame=lambda answer: answer.clear())
+    writing = write_phrase_bank(open_desk(writer.model, tmp_path, GUIDELINE), plan, guideline=GUIDELINE, amounts=FEW)
+    asked = [request for request in writer.model.requests if frame_of(request)]
+    assert [is_complaint(request) for request in asked] == [False, True, True]
+    assert "numbers: no entry for size" in asked[1].user
+    assert [(one.finding, one.on, one.among) for one in writing.bank.dependencies] == [
+        ("contact", "tumor", ("yes", "no")),
+    ]
+    assert [(one.finding, one.low, one.high) for one in writing.bank.numbers] == [
+        ("size", 2 * 0.4, 4 * 1.8),
+        ("nodes", 0, 3 * 1.8),
+    ]
+    assert writing.dropped == ()
+
+
+FAULTS = {
+    "dependency 1: there is no finding 'vein'": {
+        "dependencies": [{"finding": "vein", "on": "tumor", "among": ["yes"]}],
+    },
+    "dependency 1: finding tumor has no value 'maybe'; it has: yes, no, not_stated": {
+        "dependencies": [{"finding": "contact", "on": "tumor", "among": ["yes", "maybe"]}],
+    },
+    "dependency 1: finding contact has no value 'not_stated'; it has: none, <=180, >180": {
+        "dependencies": [{"finding": "contact", "values": ["not_stated"], "on": "tumor", "among": ["yes"]}],
+    },
+    "dependency 1: finding size has no value '2'; it has: number, not_stated": {
+        "dependencies": [{"finding": "contact", "on": "size", "among": ["2"]}],
+    },
+    "dependency 1: tumor rests on itself": {"dependencies": [{"finding": "tumor", "on": "tumor", "among": ["yes"]}]},
+    "dependency 1: `among` is empty: no report could state it": {
+        "dependencies": [{"finding": "contact", "on": "tumor", "among": []}],
+    },
+    "dependency 1: named is derived; name what it is derived from": {
+        "dependencies": [{"finding": "contact", "on": "named", "among": ["yes"]}],
+        "derived": [{"finding": "named", "value": "no", "if_any_stated": ["contact"]}],
+    },
+    "derived 1: size is a number": {"derived": [{"finding": "size", "value": "number", "if_any_stated": ["tumor"]}]},
+    "derived 1: finding named has no value 'not_stated'; it has: yes, no": {
+        "derived": [{"finding": "named", "value": "not_stated", "if_any_stated": ["tumor"]}],
+    },
+    "derived 1: `if_any_stated` needs findings, none of which is derived": {
+        "derived": [{"finding": "named", "value": "no", "if_any_stated": []}],
+    },
+    "derived 2: named stands in `derived` 2 times": {
+        "derived": [{"finding": "named", "value": value, "if_any_stated": ["tumor"]} for value in ("no", "yes")],
+    },
+    "derived 1: disagree says that the report contradicts itself: it belongs to `agreement`, or nowhere": {
+        "derived": [{"finding": "disagree", "value": "no", "if_any_stated": ["tumor"]}],
+    },
+    "derived 1: disagree belongs to `agreement` alone": {
+        "derived": [{"finding": "disagree", "value": "no", "if_any_stated": ["tumor"]}],
+        "agreement": {"finding": "disagree", "agrees": "no"},
+    },
+    "agreement: there is no finding 'peace'": {"agreement": {"finding": "peace", "agrees": "no"}},
+    "agreement: `agrees` and `conflicts` are the same value": {
+        "agreement": {"finding": "disagree", "agrees": "no", "conflicts": "no", "about": ["tumor"]},
+    },
+    "agreement: `about` is empty: name the findings on which a contradiction counts": {
+        "agreement": {"finding": "disagree", "agrees": "no", "conflicts": "yes"},
+    },
+    "agreement: there is no finding 'vein'": {
+        "agreement": {"finding": "disagree", "agrees": "no", "conflicts": "yes", "about": ["vein"]},
+    },
+    "number 3: 'tumor' is no number finding": {"numbers": [{"finding": "tumor", "low": 1, "high": 2}]},
+    "number 3: size stands in `numbers` 2 times": {"numbers": [{"finding": "size", "low": 1, "high": 2}]},
+    "number 1: size: low must be below high, and both within": {"low": 0.05},
+    "number 1: size: 4 decimals; 0 to 3 are possible": {"decimals": 4},
+    "rule encased: no report could come under it with these": {
+        "dependencies": [{"finding": "contact", "on": "tumor", "among": ["no"]}],
+    },
+    "rule abuts: no report could come under it with these": {
+        "derived": [{"finding": "contact", "value": "none", "if_any_stated": ["tumor"]}],
+    },
+}
+
+
+@pytest.mark.parametrize(("problem", "fault"), FAULTS.items(), ids=FAULTS)
+def test_a_frame_that_does_not_fit_the_plan_goes_back_and_what_stays_wrong_is_left_out_and_told(
+    tmp_path, problem, fault
+):
+    def spoil(answer):
+        answer["numbers"][0].update({key: fault[key] for key in ("low", "decimals") if key in fault})
+        answer["numbers"] += fault.get("numbers", [])
+        answer.update({key: fault[key] for key in ("dependencies", "derived", "agreement") if key in fault})
+
+    plan = plan_with("named", "disagree", contradiction="disagree")
+    writer = PhraseWriter(plan, frame=spoil)
+    writing = write_frame(open_desk(writer.model, tmp_path, GUIDELINE), plan, GUIDELINE)
+    asked = writer.model.requests
+    assert [is_complaint(request) for request in asked] == [False, True, True]
+    assert problem in asked[1].user
+    assert any(problem in line for line in writing.left_out)
+    assert check_bank(writing.bank, plan, minimum={}) == ()
+
+
+def test_a_wrong_piece_of_the_frame_costs_the_others_nothing(tmp_path):
+    def spoil(answer):
+        answer["dependencies"] = [
+            {"finding": "contact", "on": "tumor", "among": ["maybe"]},
+            {"finding": "size", "on": "tumor", "among": ["yes"]},
+        ]
+
+    writing, _, desk = write(tmp_path, frame=spoil)
+    assert [(one.id, one.reason) for one in writing.dropped] == [("dependency 1", "faulty")]
+    assert [one.finding for one in writing.bank.dependencies] == ["size"]
+    assert desk.usage.steps["write frame"].repairs == 2
 
 
 def test_layouts_in_styles_kept_for_held_out_cases_are_of_that_split_alone(tmp_path):

@@ -24,7 +24,7 @@ from medorchestra.cloud.outgoing import Piece, PieceKind
 from medorchestra.cloud.reply_cache import ReplyCache
 from medorchestra.cloud.reply_reading import Reading, listed, read_reply
 from medorchestra.cloud.usage import Budget, Purse, StepUsage, Usage, counted
-from medorchestra.errors import CloudError, EgressError, SettingsError
+from medorchestra.errors import CloudError, EgressError, SettingsError, UnusableAnswerError
 from medorchestra.synthetic import SyntheticCase
 
 T = TypeVar("T", bound=BaseModel)
@@ -160,6 +160,7 @@ class CloudDesk:
         self._purse = Purse(budget or Budget())
         self._effort = effort or Effort()
         self._reporting = threading.Lock()
+        self._open_requests = threading.BoundedSemaphore(self._effort.workers)
         self._under_way: dict[str, _Turn] = {}
         self._turns = threading.Lock()
 
@@ -196,7 +197,8 @@ class CloudDesk:
         Raises:
             EgressError: a piece must not leave, or the log does not hold together; nothing was sent.
             BudgetError: it may take more than is left of the budget; nothing was sent.
-            CloudError: no usable answer within the effort. Names the step, and what was wrong with the last reply.
+            UnusableAnswerError: no usable answer within the effort. Names the step, and what was wrong with the last.
+            CloudError: no answer at all.
             StorageError: log or cache cannot be written.
         """
         return self._answer(Ask(step, pieces, answer, check, sample))
@@ -299,7 +301,7 @@ class CloudDesk:
             return (_problem_piece(step, (*problems, PERSONAL)),)
         return (sent_back, _problem_piece(step, problems))
 
-    def _unusable(self, step: str, asked: Sequence[ChatRequest], problems: Sequence[str]) -> CloudError:
+    def _unusable(self, step: str, asked: Sequence[ChatRequest], problems: Sequence[str]) -> UnusableAnswerError:
         """The error after the last request. The replies are set aside, or the next run would fail on them at once."""
         kept = ""
         if self._cache is not None:
@@ -307,7 +309,7 @@ class CloudDesk:
                 self._cache.set_aside(request, self._model.endpoint)
             kept = f" (its replies are kept in {self._cache.folder})"
         told = "; ".join(problem[:200] for problem in problems[:3])
-        return CloudError(
+        return UnusableAnswerError(
             f"{step}: no usable answer from {self._model.name} after {len(asked)} requests{kept}; {len(problems)} "
             f"problems in the last: {told}. Start again to ask anew, or use another model"
         )
@@ -322,7 +324,8 @@ class CloudDesk:
                 spent = StepUsage(cached=1, cached_input_tokens=input_tokens, cached_output_tokens=output_tokens)
                 self._purse.add(step, spent + StepUsage(guessed=int(guessed)))
             else:
-                with self._purse.set_aside(step, request):
+                # Several callers may use the desk at once: the limit is the desk's, not a call's.
+                with self._open_requests, self._purse.set_aside(step, request):
                     reply = self._send(step, request, pieces)
         if self.progress is not None:
             with self._reporting:

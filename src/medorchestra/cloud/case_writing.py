@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -158,18 +159,29 @@ def write_cases(
     so_far = earlier or CaseWriting()
     unlike = _Unlike(case.text for case in so_far.cases)
     done = CaseWriting()
-    wave_size = BRIEFS_IN_A_REQUEST * REQUESTS_IN_A_WAVE
-    for wave in _batches(briefs, wave_size):
-        done += _wave(desk, guideline, plan, wave, unlike)
-        if folder is not None:
-            _write_files(so_far + done, Path(folder))
+    waves = _batches(briefs, BRIEFS_IN_A_REQUEST * REQUESTS_IN_A_WAVE)
+    ahead = ThreadPoolExecutor(1, thread_name_prefix="case-writing")
+    try:
+        # Waves are written one after the other, while those before are read back.
+        written = [ahead.submit(_written, desk, guideline, plan, wave) for wave in waves]
+        for wave, texts in zip(waves, written, strict=True):
+            done += _read_wave(desk, guideline, plan, wave, (texts.result(), unlike))
+            if folder is not None:
+                _write_files(so_far + done, Path(folder))
+    finally:
+        ahead.shutdown(wait=True, cancel_futures=True)
     return done
 
 
-def _wave(
-    desk: CloudDesk, guideline: Guideline, plan: Plan, briefs: Sequence[CaseBrief], unlike: _Unlike
+def _read_wave(
+    desk: CloudDesk,
+    guideline: Guideline,
+    plan: Plan,
+    briefs: Sequence[CaseBrief],
+    texts: tuple[Mapping[str, WrittenReport], _Unlike],
 ) -> CaseWriting:
-    written = _written(desk, guideline, plan, briefs)
+    """Have a wave of written reports read back, and keep those that were read as they were meant."""
+    written, unlike = texts
     rejected: dict[str, RejectedCase] = {}
     drafts: dict[str, SyntheticCase] = {}
     for brief in briefs:

@@ -7,7 +7,7 @@ whose every citation stands in the guideline. Asks no questions of reports and w
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated
 
@@ -22,10 +22,8 @@ from medorchestra.errors import CaseError, RuleError
 from medorchestra.plan import (
     Citation,
     ExecutionProfile,
-    Finding,
     Flag,
     GuidelineReference,
-    NotStated,
     NumberRange,
     Option,
     Outcome,
@@ -34,7 +32,6 @@ from medorchestra.plan import (
     PromptForms,
     Provenance,
     Rule,
-    Scope,
     Subtask,
     TermGroup,
     Undecidable,
@@ -237,7 +234,7 @@ def under_rules_of(plan: Plan, case: SyntheticCase) -> SyntheticCase:
 def plan_of(
     decomposition: Decomposition,
     guideline: Guideline,
-    subtasks: Sequence[Subtask],
+    subtasks: Sequence[Subtask | Mapping[str, object]],
     *,
     model: str,
     made_on: date | None = None,
@@ -251,60 +248,57 @@ def plan_of(
     Raises:
         ValidationError: they do not hang together.
     """
-    scope = decomposition.scope
-    return Plan(
-        topic=decomposition.topic,
-        title=decomposition.title,
-        guideline=GuidelineReference(title=guideline.title, edition=guideline.edition, digest=guideline.digest),
-        provenance=Provenance(
-            origin="planner", author="medorchestra", made_on=made_on or datetime.now(UTC).date(), model=model
-        ),
-        scope=Scope(
-            language=scope.language,
-            requires=tuple(scope.requires),
-            excludes=tuple(scope.excludes),
-            competing=tuple(scope.competing),
-        ),
-        profile=ExecutionProfile(head=PromptForms(instructed=INSTRUCTED_HEAD, compact=COMPACT_HEAD)),
-        outcomes=tuple(decomposition.outcomes),
-        options=tuple(decomposition.options),
-        findings=tuple(_finding(draft) for draft in decomposition.findings),
-        subtasks=tuple(subtasks),
-        parts=tuple(decomposition.parts),
-        rules=tuple(decomposition.rules),
-        undecidable=tuple(decomposition.undecidable),
-        flags=tuple(decomposition.flags),
+    # Checked as one, so that an error says which finding or rule it is about.
+    return Plan.model_validate(
+        {
+            "topic": decomposition.topic,
+            "title": decomposition.title,
+            "guideline": GuidelineReference(title=guideline.title, edition=guideline.edition, digest=guideline.digest),
+            "provenance": Provenance(
+                origin="planner", author="medorchestra", made_on=made_on or datetime.now(UTC).date(), model=model
+            ),
+            "scope": decomposition.scope.model_dump(),
+            "profile": ExecutionProfile(head=PromptForms(instructed=INSTRUCTED_HEAD, compact=COMPACT_HEAD)),
+            "outcomes": decomposition.outcomes,
+            "options": decomposition.options,
+            "findings": [_finding(draft) for draft in decomposition.findings],
+            "subtasks": subtasks,
+            "parts": decomposition.parts,
+            "rules": decomposition.rules,
+            "undecidable": decomposition.undecidable,
+            "flags": decomposition.flags,
+        }
     )
 
 
-def _finding(draft: FindingDraft) -> Finding:
+def _finding(draft: FindingDraft) -> dict[str, object]:
     silence = draft.not_stated
-    return Finding(
-        name=draft.name,
-        description=draft.description,
-        values=None if draft.values is None else {value.name: value.description for value in draft.values},
-        number=draft.number,
-        not_stated=NotStated(
-            reads_as=silence.reads_as,
-            if_stated=silence.if_stated,
-            unless=silence.unless,
-            review=silence.review,
-            prior=None if not silence.prior else {one.value: one.weight for one in silence.prior},
-            why=silence.why,
-        ),
-    )
+    return {
+        "name": draft.name,
+        "description": draft.description,
+        "values": None if draft.values is None else {value.name: value.description for value in draft.values},
+        "number": draft.number,
+        "not_stated": {
+            "reads_as": silence.reads_as,
+            "if_stated": silence.if_stated,
+            "unless": silence.unless,
+            "review": silence.review,
+            "prior": None if not silence.prior else {one.value: one.weight for one in silence.prior},
+            "why": silence.why,
+        },
+    }
 
 
-def _stub_subtasks(decomposition: Decomposition) -> list[Subtask]:
+def _stub_subtasks(decomposition: Decomposition) -> list[Mapping[str, object]]:
     """Subtasks that only let the rules be checked before the real ones are written."""
     return [
-        Subtask(
-            id=draft.name,
-            finding=draft.name,
-            answer="choice" if draft.values is not None else "number",
-            prompt=PromptForms(instructed="{{ labels }}"),
-            labels={name: name for name in (*(value.name for value in draft.values or ()), NOT_STATED)},
-            citation=draft.citation,
-        )
+        {
+            "id": draft.name,
+            "finding": draft.name,
+            "answer": "choice" if draft.values is not None else "number",
+            "prompt": {"instructed": "{{ labels }}"},
+            "labels": {name: name for name in (*(value.name for value in draft.values or ()), NOT_STATED)},
+            "citation": draft.citation,
+        }
         for draft in decomposition.findings
     ]

@@ -2,21 +2,21 @@
 
 Each piece is held against the place that it claims to come from: guideline text stands word for word in the guideline,
 a case is one that was registered, an instruction is a packaged prompt with its slots filled. Everything is scanned for
-identifiers, and everything is bounded in size. What remains possible: text of a plan, a problem or a reply is scanned
-only, for it has no place to be held against.
+identifiers (JSON with its escapes undone, too), and everything is bounded in size. What remains possible: text of a
+plan, a problem or a reply is scanned only, for it has no place to be held against.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 from typing import Any
 
 from medorchestra.cloud.guideline import Guideline
-from medorchestra.cloud.identifiers import Identifier, find_identifiers
+from medorchestra.cloud.identifiers import find_identifiers
 from medorchestra.cloud.outgoing import Piece, PieceKind
 from medorchestra.egress_format import digest_of
 from medorchestra.errors import EgressError, SettingsError
@@ -26,6 +26,13 @@ MOST_CHARACTERS = 600_000
 """Of one request, all its pieces together: about 150,000 tokens."""
 MOST_SLOT_CHARACTERS = 4_000
 """That the slots of one instruction may hold together, where the instruction does not say otherwise."""
+
+HOLD_JSON = frozenset({PieceKind.PLAN, PieceKind.REPLY})
+"""Kinds whose text may be JSON, in which a line break is a backslash and an n: `\\nMRN` hides a label from the scan."""
+MOST_ESCAPED = 3
+"""Times that escapes are undone."""
+_JSON_ESCAPE = re.compile(r"""\\(["\\/bfnrt]|u[0-9A-Fa-f]{4})""")
+_ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +212,51 @@ class EgressGate:
 
     def _scan(self, piece: Piece, used: list[int]) -> str | None:
         """What the scan finds, by kind and count; counts the uses of allowed strings."""
+        kinds: Counter[str] = Counter()
+        covers: Counter[int] = Counter()
+        for text in _readings(piece.text) if piece.kind in HOLD_JSON else (piece.text,):
+            found, covering = self._find(text)
+            # The larger count: what is found in several readings of the text is there once.
+            kinds |= found
+            covers |= covering
+        for index, count in covers.items():
+            used[index] += count
+        # The origin of a piece leaves too, as its heading.
+        kinds += Counter(identifier.kind.value for identifier in find_identifiers(piece.origin))
+        if not kinds:
+            return None
+        return "holds what looks like " + ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+
+    def _find(self, text: str) -> tuple[Counter[str], Counter[int]]:
+        """Identifiers by kind, and those that an allowed string covers by its index."""
         places = [
             (index, match.start(), match.end())
             for index, one in enumerate(self._allowed)
-            for match in re.finditer(re.escape(one.text), piece.text)
+            for match in re.finditer(re.escape(one.text), text)
         ]
-        found: list[Identifier] = []
-        for identifier in find_identifiers(piece.text):
+        kinds: Counter[str] = Counter()
+        covers: Counter[int] = Counter()
+        for identifier in find_identifiers(text):
             cover = next((at for at, start, end in places if start <= identifier.start and identifier.end <= end), None)
             if cover is None:
-                found.append(identifier)
+                kinds[identifier.kind.value] += 1
             else:
-                used[cover] += 1
-        # The origin of a piece leaves too, as its heading.
-        found += find_identifiers(piece.origin)
-        if not found:
-            return None
-        kinds = Counter(identifier.kind.value for identifier in found)
-        return "holds what looks like " + ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+                covers[cover] += 1
+        return kinds, covers
+
+
+def _readings(text: str) -> Iterator[str]:
+    """The text as it stands, and with JSON escapes undone, once for each time that JSON may have been put into JSON.
+
+    Whole JSON is not needed: a reply that goes back may be cut off, or be no JSON at all.
+    """
+    yield text
+    for _ in range(MOST_ESCAPED):
+        undone = _JSON_ESCAPE.sub(lambda match: _ESCAPED.get(match[1]) or chr(int(match[1][1:], 16)), text)
+        if undone == text:
+            return
+        text = undone
+        yield text
 
 
 def _one_spaced(text: str) -> str:

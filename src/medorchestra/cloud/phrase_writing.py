@@ -1,8 +1,8 @@
 """Step 3c of the planner: the wording from which labelled reports are composed by the thousand.
 
-Asks for layouts, distractors and phrases, a few findings at a time, and merges them into a phrase bank. Then composes
-some reports and has them read back by a reader who does not know what they were meant to say: phrases that were read
-otherwise are dropped. Knows no local model.
+Asks how findings hang together (`frame_writing`), then for layouts, distractors and phrases, a few findings at a time,
+and merges them into a phrase bank. Then composes some reports and has them read back by a reader who does not know what
+they were meant to say: phrases that were read otherwise are dropped. Knows no local model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from medorchestra.cloud.asking import Ask, CloudDesk
-from medorchestra.cloud.case_targets import bounds_of
+from medorchestra.cloud.frame_writing import write_frame
 from medorchestra.cloud.guideline import Guideline
 from medorchestra.cloud.identifiers import find_identifiers
 from medorchestra.cloud.outgoing import Piece, PieceKind, guideline_piece
@@ -32,22 +31,16 @@ from medorchestra.errors import CaseError
 from medorchestra.phrase_answers import (
     SHARES,
     Answer,
-    ClosingAnswer,
-    DependencyAnswer,
-    FrameAnswer,
-    NumberHabitAnswer,
     PhraseAnswer,
     PhraseAnswers,
     SkeletonAnswer,
     SkeletonAnswers,
     merge,
-    new_bank,
 )
 from medorchestra.phrase_bank import NUMBER, PhraseBank
 from medorchestra.phrase_bank import write_phrase_bank as write_bank_file
 from medorchestra.phrase_bank_check import check_bank
-from medorchestra.plan import Finding, Plan, Provenance
-from medorchestra.rules import findings_in
+from medorchestra.plan import Finding, Plan
 from medorchestra.synthetic import SPLITS, Form, Split, write_whole
 
 FINDINGS_IN_A_REQUEST = 2
@@ -84,7 +77,7 @@ class PhraseAmounts:
 
 @dataclass(frozen=True, slots=True)
 class DroppedPiece:
-    """A phrase, distractor or layout that was written and is not used.
+    """A phrase, distractor, layout or piece of the frame that was written and is not used.
 
     Attributes:
         id: of the piece; `faulty` ones that never had one are numbered within their answer.
@@ -171,7 +164,8 @@ def write_phrase_bank(
         EgressError: something must not leave.
         StorageError: a file cannot be written.
     """
-    request = _Request(plan, guideline, amounts or PhraseAmounts(), _frame(plan, desk.model_name))
+    frame = write_frame(desk, plan, guideline)
+    request = _Request(plan, guideline, amounts or PhraseAmounts(), frame.bank)
     held_out, others = request.layouts(desk)
     phrases = request.phrases(desk)
     unsayable = {f"{one.finding}={one.value}": one.why for answer in phrases for one in answer.unsayable}
@@ -184,7 +178,12 @@ def write_phrase_bank(
     reports = _sample(bank, plan, request.amounts.read, seed)
     bank, misread, suspects = _read(desk, guideline, bank, plan, reports)
     writing = PhraseBankWriting(
-        bank, (*dropped, *more, *faulty, *suspects), len(reports), misread, unsayable, check_bank(bank, plan)
+        bank,
+        (*map(_left_out, frame.left_out), *dropped, *more, *faulty, *suspects),
+        len(reports),
+        misread,
+        unsayable,
+        check_bank(bank, plan),
     )
     if folder is not None:
         _write_files(writing, Path(folder))
@@ -200,55 +199,6 @@ def _write_files(writing: PhraseBankWriting, folder: Path) -> None:
     write_bank_file(writing.bank, folder / "phrase_bank.json")
 
 
-# --------------------------------------------------------------------------------------------------------------- frame
-
-
-def _apart(plan: Plan, name: str) -> str:
-    """A name for a section that no finding has."""
-    taken = {finding.name for finding in plan.findings}
-    while name in taken:
-        name += "_part"
-    return name
-
-
-def _frame(plan: Plan, model: str, made_on: date | None = None) -> PhraseBank:
-    """A bank without phrases: a section for each finding, so that layouts can order them as they like."""
-    names = [finding.name for finding in plan.findings if finding.name not in _contradictions(plan)]
-    history, other, closing = (_apart(plan, name) for name in ("history", "other", "conclusion"))
-    frame = FrameAnswer(
-        findings=names,
-        sections=[history, *names, other, closing],
-        closing=ClosingAnswer(sections=[closing]),
-        dependencies=[
-            DependencyAnswer(finding=finding.name, on=on, among=list(plan.finding(on).values or (NUMBER,)))
-            for finding in plan.findings
-            if (on := finding.not_stated.if_stated) is not None and {finding.name, on} <= {*names}
-        ],
-        numbers=[habit for finding in plan.findings if (habit := _habit(plan, finding)) is not None],
-    )
-    provenance = Provenance(
-        origin="planner", author="medorchestra", made_on=made_on or datetime.now(UTC).date(), model=model
-    )
-    return new_bank(plan, frame, provenance)
-
-
-def _contradictions(plan: Plan) -> set[str]:
-    """Findings that say of the report as a whole that it contradicts itself: no phrase of it can state that."""
-    conditions = (plan.expanded(flag.when) for flag in plan.flags if flag.kind == "contradiction")
-    return {named[0] for condition in conditions if len(named := findings_in(condition)) == 1}
-
-
-def _habit(plan: Plan, finding: Finding) -> NumberHabitAnswer | None:
-    """Usual numbers: around the bounds that the rules name."""
-    number, bounds = finding.number, bounds_of(plan, finding.name)
-    if number is None or not bounds:
-        return None
-    low, high = max(number.minimum, bounds[0] * 0.4), min(number.maximum, bounds[-1] * 1.8)
-    if low >= high:
-        return None
-    return NumberHabitAnswer(finding=finding.name, low=low, high=high, decimals=1 if number.unit == "cm" else 0)
-
-
 # -------------------------------------------------------------------------------------------------------------- asking
 
 
@@ -261,7 +211,8 @@ class _Request:
         self._plan = plan
         sections = [] if guideline is None else reading_sections(guideline, plan)
         self._guideline = [guideline_piece(section) for section in sections]
-        self._history, self._other, self._closing = bank.sections[0], bank.sections[-2], bank.sections[-1]
+        self._history, *self._spoken, self._other, self._closing = bank.sections
+        self._following = {(one.finding, one.value) for one in bank.derived}
 
     def layouts(self, desk: CloudDesk) -> tuple[list[Answer], list[Answer]]:
         """Layouts and distractors: those in styles that are kept for held-out cases, and all others."""
@@ -294,7 +245,7 @@ class _Request:
             closing=self._closing,
         )
         shown = "\n".join(f"- {style.name}: {style.asks}" for style in styles)
-        pieces = (asked, findings_piece(self._plan, self.bank.findings), Piece(PieceKind.PLAN, "styles", shown))
+        pieces = (asked, findings_piece(self._plan, self._spoken), Piece(PieceKind.PLAN, "styles", shown))
         return Ask("write layouts", pieces, WrittenLayouts, patient(self._layout_problems(form, styles)))
 
     def _layout_problems(self, form: Form, styles: Sequence[ReportStyle]) -> Callable[[WrittenLayouts], list[str]]:
@@ -322,7 +273,7 @@ class _Request:
 
     def _gaps_in(self, skeleton: SkeletonAnswer, form: Form, names: set[str]) -> list[str]:
         placed = Counter(name for place in skeleton.places for name in (*place.sections, *place.findings))
-        missing = [name for name in self.bank.findings if name not in placed]
+        missing = [name for name in self._spoken if name not in placed]
         found = [f"{name} has {count} places" for name, count in placed.items() if count > 1]
         if len(missing) > 2:
             found.append(f"no place for {', '.join(missing)}; at most two findings may be left out")
@@ -339,7 +290,7 @@ class _Request:
 
     def phrases(self, desk: CloudDesk) -> list[WrittenPhrases]:
         """Phrases for all findings, a few at a time."""
-        findings, size = [self._plan.finding(name) for name in self.bank.findings], FINDINGS_IN_A_REQUEST
+        findings, size = [self._plan.finding(name) for name in self._spoken], FINDINGS_IN_A_REQUEST
         batches = [findings[start : start + size] for start in range(0, len(findings), size)]
         return desk.ask_all([self._phrase_ask(batch) for batch in batches])
 
@@ -352,7 +303,7 @@ class _Request:
             styles="; ".join(f"{name} ({what})" for name, what in PHRASE_STYLES.items()),
             closing=self._closing,
         )
-        pieces = (asked, *self._guideline, findings_piece(self._plan, self.bank.findings))
+        pieces = (asked, *self._guideline, findings_piece(self._plan, self._spoken))
         return Ask("write phrases", pieces, WrittenPhrases, patient(self._phrase_problems(findings)))
 
     def _phrase_problems(self, findings: Sequence[Finding]) -> Callable[[WrittenPhrases], list[str]]:
@@ -372,7 +323,7 @@ class _Request:
             for stated in phrase.states:
                 for what in forms[phrase.form]:
                     texts[stated.finding, stated.value, what].add(phrase.text.casefold())
-        excused = {(one.finding, one.value) for one in answer.unsayable}
+        excused = {(one.finding, one.value) for one in answer.unsayable} | self._following
         wanted = {"sentences": self.amounts.sentences, "form entries": self.amounts.fields}
         return [
             f"{finding.name} = {value}: {len(texts[finding.name, value, what])} different {what}, {least} wanted"
@@ -413,12 +364,18 @@ def _merged(
         for answer in answers
     ]
     merged = merge(bank, plan, harmless, shares=shares)
-    dropped = [DroppedPiece(line.partition(": ")[0], "faulty", line.partition(": ")[2]) for line in merged.problems]
+    dropped = [_left_out(line) for line in merged.problems]
     for answer, kept in zip(answers, harmless, strict=True):
         if isinstance(answer, PhraseAnswers) and isinstance(kept, PhraseAnswers):
             lost = len(answer.phrases) - len(kept.phrases)
             dropped += [DroppedPiece("phrase", "faulty", "held what looks like an identifier")] * lost
     return merged.bank, dropped
+
+
+def _left_out(line: str) -> DroppedPiece:
+    """`piece: problem`, as frame and merging tell it."""
+    piece, _, problem = line.partition(": ")
+    return DroppedPiece(piece, "faulty", problem)
 
 
 def _check_said(bank: PhraseBank) -> None:

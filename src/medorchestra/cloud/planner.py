@@ -22,7 +22,7 @@ from medorchestra.cloud.guideline import Guideline
 from medorchestra.cloud.phrase_writing import PhraseBankWriting, write_phrase_bank
 from medorchestra.cloud.proof import Proof, prove
 from medorchestra.cloud.subtask_writing import Failure, revise_subtasks, with_subtasks, write_subtasks
-from medorchestra.errors import SettingsError, StorageError
+from medorchestra.errors import SettingsError, StorageError, UnusableAnswerError
 from medorchestra.plan import Plan, Subtask
 from medorchestra.plan_files import write_plan
 from medorchestra.rehearsal_scores import PairedComparison, RehearsalScores, compare_finding, compare_outcome
@@ -166,9 +166,7 @@ class Planner:
         phrases = None
         if self.settings.phrase_bank:
             self.say("writing the phrase bank")
-            phrases = write_phrase_bank(
-                self.desk, plan, self.folder, guideline=self.guideline, seed=self.settings.seed
-            )
+            phrases = write_phrase_bank(self.desk, plan, self.folder, guideline=self.guideline, seed=self.settings.seed)
         own = _development(everything)
         plan = without_leaks(choose_examples(plan, own), everything)
         self._keep(plan)
@@ -218,7 +216,12 @@ class Planner:
             if not failing:
                 break
             self.say(f"revising the subtasks of {', '.join(failing)}")
-            revised = revise_subtasks(self.desk, self.guideline, decomposition, plan, failing)
+            try:
+                revised = revise_subtasks(self.desk, self.guideline, decomposition, plan, failing)
+            except UnusableAnswerError:
+                # The plan stands as it is: a revision may only make it better.
+                self._record(Round("subtasks", tuple(failing), (), {}))
+                break
             plan, scores, kept = self._try_subtasks(plan, scores, revised, rehearse)
             if not kept:
                 break

@@ -22,6 +22,7 @@ PROMPTS = (
     "revise_subtasks",
     "write_cases",
     "read_back",
+    "write_frame",
     "write_phrases",
     "write_layouts",
 )

@@ -24,6 +24,7 @@ from medorchestra.cloud.prompt_texts import packaged_instructions
 from medorchestra.cloud.reply_cache import ReplyCache
 from medorchestra.cloud.scripted_cloud import CloudReply, ScriptedCloudModel
 from medorchestra.local.engine.scripted import Reply, ScriptedEngine, ScriptedQuestion
+from medorchestra.plan import Citation, PromptForms, Subtask
 
 FOLDER = Path(__file__).parent
 GUIDELINE_FILE = FOLDER / "guideline.md"
@@ -180,6 +181,10 @@ class ToyCloud:
             reports.append({"case": case_id, "findings": [{"name": n, "value": v} for n, v in read.items()]})
         return {"reports": reports}
 
+    def _write_frame(self, _: ChatRequest) -> dict[str, Any]:
+        rests = [{"finding": name, "on": "nodule", "among": ["yes"]} for name in SAYS if name != "nodule"]
+        return {"dependencies": rests, "numbers": [{"finding": "size_mm", "low": 2, "high": 40}]}
+
     def _write_layouts(self, request: ChatRequest) -> dict[str, Any]:
         asked = " ".join(request.system.split())
         form = re.search(r"all of the form `(\w+)`", asked)[1]
@@ -249,3 +254,19 @@ def decomposition_with(**changes: Any) -> dict[str, Any]:
 def subtasks_with(finding: str, **changes: Any) -> dict[str, Any]:
     """The toy's questions, one of them changed."""
     return {"subtasks": [one | changes if one["finding"] == finding else one for one in SUBTASKS["subtasks"]]}
+
+
+def toy_subtasks() -> list[Subtask]:
+    """The toy's questions as subtasks of a plan."""
+    return [
+        Subtask(
+            id=one["finding"],
+            finding=one["finding"],
+            answer="number" if one["finding"] == "size_mm" else "choice",
+            prompt=PromptForms(instructed=one["instructed"], compact=one["compact"]),
+            labels={label["value"]: label["label"] for label in one["labels"]},
+            focus_terms=one["focus_terms"],
+            citation=Citation(**one["citation"]),
+        )
+        for one in SUBTASKS["subtasks"]
+    ]
