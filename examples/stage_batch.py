@@ -27,7 +27,9 @@ log = logging.getLogger("stage_batch")
 WORKLIST_COLUMNS = ("report_id", "status", "best_outcome", "probability", "reasons")
 
 
-def stage_day(batch: ReportBatch, plan: mo.Plan, folder: Path, *, model: str | Engine = "default") -> int:
+def stage_day(
+    batch: ReportBatch, plan: mo.Plan, folder: Path, *, model: str | Engine = "default", unvalidated: bool = False
+) -> int:
     """Stage a batch into a folder and write its worklist; gives the exit code."""
     worklist: list[dict[str, str]] = []
 
@@ -36,7 +38,7 @@ def stage_day(batch: ReportBatch, plan: mo.Plan, folder: Path, *, model: str | E
         if staged.review:
             worklist.append(worklist_row(staged))
 
-    summary = mo.stage_to_files(batch, plan, folder, model=model, progress=note)
+    summary = mo.stage_to_files(batch, plan, folder, model=model, unvalidated=unvalidated, progress=note)
     write_worklist(folder / "review.csv", worklist)
     log.info("%d reports, %d for review, %d failed", summary.reports, summary.review, summary.failed_reports)
     return 1 if summary.failed_reports or summary.failed_answers else 0
@@ -70,11 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--day", type=date.fromisoformat, default=date.today(), help="YYYY-MM-DD; default today")
     parser.add_argument("--plan", default="pancreatic_cancer", help="topic or path of a plan")
     parser.add_argument("--model", default="default", help="'default' or path of a GGUF file")
+    parser.add_argument("--unvalidated", action="store_true", help="run a plan that was not rehearsed with this model")
     asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         plan, batch = mo.read_plan(asked.plan), mo.read_reports(asked.source)
-        return stage_day(batch, plan, asked.out / asked.day.isoformat(), model=asked.model)
+        folder = asked.out / asked.day.isoformat()
+        return stage_day(batch, plan, folder, model=asked.model, unvalidated=asked.unvalidated)
     except (mo.MedorchestraError, OSError) as error:
         log.error("stopped: %s", error)
     except Exception as error:  # noqa: BLE001 - a traceback's message could hold report text, so only its kind is logged

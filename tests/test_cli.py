@@ -78,7 +78,7 @@ def refused(capsys, *arguments):
 
 def test_a_batch_is_staged_into_a_folder(capsys, engines, reports, tmp_path):
     out = tmp_path / "out"
-    code, stdout, stderr = run(capsys, "stage", reports, "--out", out)
+    code, stdout, stderr = run(capsys, "stage", reports, "--unvalidated", "--out", out)
     assert code == 0
     assert stdout.startswith("reports: 4\nresectable: ")
     assert f"results: {out}" in stdout
@@ -96,7 +96,7 @@ def test_options_reach_the_engine_and_the_reader(capsys, engines, tmp_path):
     source = write_csv(tmp_path / "r.csv", [("1", CASES[0].text)], header=("MRN", "Befund"))
     options = ["--model", "m.gguf", "--adapter", "a.gguf", "--gpu-layers", "-1", "--threads", "2", "--context", "4096"]
     columns = ["--id-column", "MRN", "--text-column", "Befund", "--encoding", "utf-8-sig"]
-    code, _, _ = run(capsys, "stage", source, "--out", tmp_path / "out", *options, *columns)
+    code, _, _ = run(capsys, "stage", source, "--unvalidated", "--out", tmp_path / "out", *options, *columns)
     assert code == 0
     (asked,) = engines
     assert (asked["model"], str(asked["adapter"])) == ("m.gguf", "a.gguf")
@@ -105,15 +105,15 @@ def test_options_reach_the_engine_and_the_reader(capsys, engines, tmp_path):
 
 def test_no_report_text_is_printed_unless_decisions_are_asked_for(capsys, engines, reports, tmp_path):
     quotes = [quote for case in CASES for quote in case.text.split(". ") if len(quote) > 30]
-    _, stdout, stderr = run(capsys, "stage", reports, "--out", tmp_path / "1")
+    _, stdout, stderr = run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "1")
     assert not any(quote in stdout + stderr for quote in quotes)
-    _, stdout, stderr = run(capsys, "stage", reports, "--out", tmp_path / "2", "--show")
+    _, stdout, stderr = run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "2", "--show")
     assert "rests on " in stdout
     assert "rests on " not in stderr
 
 
 def test_quiet_prints_nothing_at_all(capsys, engines, reports, tmp_path):
-    assert run(capsys, "stage", reports, "--out", tmp_path / "out", "--quiet") == (0, "", "")
+    assert run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "out", "--quiet") == (0, "", "")
     assert (tmp_path / "out" / "results.parquet").exists()
 
 
@@ -122,13 +122,13 @@ def test_files_that_were_left_out_are_named_on_stderr(capsys, engines, tmp_path)
     folder.mkdir()
     (folder / "a.txt").write_text(CASES[0].text, encoding="utf-8")
     (folder / "b.pdf").write_bytes(b"%PDF")
-    code, _, stderr = run(capsys, "stage", folder, "--out", tmp_path / "out", "-q")
+    code, _, stderr = run(capsys, "stage", folder, "--unvalidated", "--out", tmp_path / "out", "-q")
     assert (code, stderr) == (0, "medorchestra: left out, because they are no .txt files: 1 '.pdf'\n")
 
 
 def test_an_empty_report_is_a_row_and_exit_code_1(capsys, engines, tmp_path):
     source = write_csv(tmp_path / "r.csv", [("a", "A", CASES[0].text), ("b", "A", "  ")])
-    code, stdout, _ = run(capsys, "stage", source, "--out", tmp_path / "out")
+    code, stdout, _ = run(capsys, "stage", source, "--unvalidated", "--out", tmp_path / "out")
     assert code == 1
     assert "empty: 1\nfailed: 0\n" in stdout
     assert "b,A,empty,," in (tmp_path / "out" / "results.csv").read_text("utf-8")
@@ -137,7 +137,7 @@ def test_an_empty_report_is_a_row_and_exit_code_1(capsys, engines, tmp_path):
 def test_a_report_that_the_model_cannot_read_is_a_row_and_exit_code_1(capsys, monkeypatch, tmp_path):
     scripted(monkeypatch, lambda asked: ValueError(asked.report))
     source = write_csv(tmp_path / "r.csv", [("a", "A", f"Mass of the pancreas, {CANARY}.")])
-    code, stdout, stderr = run(capsys, "stage", source, "--out", tmp_path / "out")
+    code, stdout, stderr = run(capsys, "stage", source, "--unvalidated", "--out", tmp_path / "out")
     assert code == 1
     assert "failed: 1" in stdout
     assert f"{len(PLAN.subtasks)} answers could not be read; see results.jsonl" in stdout
@@ -149,7 +149,7 @@ def test_a_report_of_20000_words_is_staged_in_part_and_goes_to_a_person(capsys, 
     scripted(monkeypatch, lambda asked: "yes" if asked.candidates[0] == "yes" else asked.candidates[-1])
     text = "Mass of the pancreatic head. " + "The spleen and the kidneys are normal in size and shape. " * 2000
     source = write_csv(tmp_path / "r.csv", [("a", "A", text)])
-    run(capsys, "stage", source, "--out", tmp_path / "out")
+    run(capsys, "stage", source, "--unvalidated", "--out", tmp_path / "out")
     (trace,) = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()]
     assert trace["decision"]["review"]
     assert any("report read in part" in reason for reason in trace["decision"]["review_reasons"])
@@ -170,7 +170,7 @@ def test_a_report_of_20000_words_is_staged_in_part_and_goes_to_a_person(capsys, 
 def test_a_report_that_the_plan_is_not_for_is_not_staged_without_a_flag(capsys, monkeypatch, tmp_path, text, reason):
     scripted(monkeypatch, lambda asked: asked.candidates[0])
     source = write_csv(tmp_path / "r.csv", [("a", "A", text)])
-    run(capsys, "stage", source, "--out", tmp_path / "out")
+    run(capsys, "stage", source, "--unvalidated", "--out", tmp_path / "out")
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["review"].lower() == "true"
@@ -178,12 +178,12 @@ def test_a_report_that_the_plan_is_not_for_is_not_staged_without_a_flag(capsys, 
 
 
 def test_a_run_started_again_goes_on_where_it_stopped(capsys, engines, monkeypatch, reports, tmp_path):
-    run(capsys, "stage", reports, "--out", tmp_path / "out")
+    run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "out")
     scripted_answers = []
     reader = perfect_reader(PLAN, CASES)
     reader._reply = scripted_answers.append  # any question would be noted, and fail
     monkeypatch.setattr(llama_cpp, "LlamaCppEngine", lambda model, **options: reader)
-    code, stdout, _ = run(capsys, "stage", reports, "--out", tmp_path / "out")
+    code, stdout, _ = run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "out")
     assert (code, scripted_answers) == (0, [])
     assert stdout.startswith("reports: 4\n")
 
@@ -193,7 +193,7 @@ def test_an_interruption_says_how_to_go_on_and_keeps_what_is_finished(capsys, mo
         raise KeyboardInterrupt
 
     scripted(monkeypatch, interrupt)
-    code, stdout, stderr = run(capsys, "stage", reports, "--out", tmp_path / "out")
+    code, stdout, stderr = run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "out")
     assert (code, stdout) == (130, "")
     assert stderr == "medorchestra: interrupted; run the same command again to go on\n"
     assert (tmp_path / "out" / "ledger.sqlite").exists()
@@ -223,7 +223,7 @@ def test_bad_input_is_one_message_and_exit_code_2(capsys, engines, tmp_path, nam
     source = tmp_path / name
     if content is not None:
         source.write_bytes(content)
-    err = refused(capsys, "stage", source, "--out", tmp_path / "out")
+    err = refused(capsys, "stage", source, "--unvalidated", "--out", tmp_path / "out")
     assert err.startswith(f"medorchestra: {source}: ")
     assert says in err
     assert err.count("\n") == 1
@@ -233,18 +233,20 @@ def test_bad_input_is_one_message_and_exit_code_2(capsys, engines, tmp_path, nam
 
 def test_a_missing_or_faulty_plan_is_named(capsys, reports, tmp_path):
     assert "one of the topics: pancreatic_cancer" in refused(
-        capsys, "stage", reports, "--out", tmp_path / "o", "--plan", "pancreas"
+        capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "o", "--plan", "pancreas"
     )
     bomb = tmp_path / "plan.yaml"
     bomb.write_text("a: &a [x]\nb: [*a]\n", encoding="utf-8")
-    assert "anchors and aliases" in refused(capsys, "stage", reports, "--out", tmp_path / "o", "--plan", bomb)
+    assert "anchors and aliases" in refused(
+        capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "o", "--plan", bomb
+    )
 
 
 @pytest.mark.parametrize("content", [b"not a model", b"GGUF\x03\x00\x00\x00"])
 def test_a_file_that_is_no_model_is_named(capsys, reports, tmp_path, content):
     model = tmp_path / "model.gguf"
     model.write_bytes(content)
-    assert str(model) in refused(capsys, "stage", reports, "--out", tmp_path / "o", "--model", model)
+    assert str(model) in refused(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "o", "--model", model)
 
 
 def test_a_model_that_cannot_be_loaded_is_named(capsys, monkeypatch, reports, tmp_path):
@@ -252,16 +254,18 @@ def test_a_model_that_cannot_be_loaded_is_named(capsys, monkeypatch, reports, tm
         raise ModelError("llama-cpp-python is missing; run `pip install medorchestra[local]`")
 
     monkeypatch.setattr(llama_cpp, "LlamaCppEngine", refuse)
-    assert "pip install medorchestra[local]" in refused(capsys, "stage", reports, "--out", tmp_path / "o")
+    assert "pip install medorchestra[local]" in refused(
+        capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "o"
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_named(capsys, engines, reports, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    assert str(tmp_path / "file") in refused(capsys, "stage", reports, "--out", tmp_path / "file")
+    assert str(tmp_path / "file") in refused(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "file")
 
 
 def test_an_encoding_that_does_not_exist_is_named(capsys, engines, reports, tmp_path):
-    err = refused(capsys, "stage", reports, "--out", tmp_path / "o", "--encoding", "utf9")
+    err = refused(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "o", "--encoding", "utf9")
     assert "no encoding 'utf9'" in err
 
 
@@ -279,7 +283,7 @@ def test_an_unforeseen_error_shows_kind_and_place_and_withholds_its_message(caps
 
     monkeypatch.setattr("medorchestra.local.batch.stage_to_files", explode)
     monkeypatch.setattr(llama_cpp, "LlamaCppEngine", lambda model, **options: ScriptedEngine(lambda asked: ""))
-    err = refused(capsys, "stage", reports, "--out", tmp_path / "o")
+    err = refused(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "o")
     assert "internal error: RuntimeError at test_cli.py:" in err
     assert "message withheld" in err
 
@@ -330,7 +334,7 @@ def as_process(*arguments, **environment):
 def test_as_a_process_bad_input_ends_with_2_and_a_message_on_stderr(tmp_path):
     source = tmp_path / "reports.csv"
     source.write_text(f"MRN,Befund\n1,{CANARY}\n", encoding="utf-8")
-    done = as_process("stage", source, "--out", tmp_path / "out", PYTHONWARNINGS="error")
+    done = as_process("stage", source, "--unvalidated", "--out", tmp_path / "out", PYTHONWARNINGS="error")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"medorchestra: {source}: no column with the report ids ('report_id' or 'Accession Number'); the columns are: "
@@ -346,7 +350,7 @@ def test_as_a_process_the_version_ends_with_0():
 @pytest.mark.model
 def test_as_a_process_the_default_model_stages_a_batch_and_an_empty_report_ends_with_1(tmp_path):
     source = write_csv(tmp_path / "r.csv", [("a", "A", f"CT. Mass in the pancreatic head, {CANARY}."), ("b", "A", "")])
-    done = as_process("stage", source, "--out", tmp_path / "out")
+    done = as_process("stage", source, "--unvalidated", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert done.stdout.startswith("reports: 2\n")
     assert done.stderr.splitlines()[-1].startswith("staged 2/2 reports, ")

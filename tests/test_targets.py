@@ -6,10 +6,12 @@ import random
 from collections import Counter
 
 import pytest
+from cloud.toy.nodule import DECOMPOSITION, GUIDELINE, toy_subtasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_phrase_bank import PLAN, frame, parts_plan
 
+from medorchestra.cloud.decomposition import Decomposition, plan_of
 from medorchestra.phrase_bank import NUMBER, Dependency, NumberHabit
 from medorchestra.rules import NOT_STATED, evaluate
 from medorchestra.targets import TargetDraw, Wish, breaks, pick_stratum
@@ -100,6 +102,17 @@ def test_numbers_stand_at_the_bounds_of_the_rules_often_and_in_range_always():
     counts = {drawn(seed, Wish(parts["nodal"]), {"nodes": {NUMBER}}, draw)["nodes"] for seed in range(100)}
     assert {4, 5} <= counts
     assert all(count == int(count) and 4 <= count <= 40 for count in counts)
+
+
+def test_a_finding_is_silent_where_a_contradiction_excludes_every_value_of_it():
+    """No nodule, and its size: there is no size that would do."""
+    plan = plan_of(Decomposition.model_validate(DECOMPOSITION), GUIDELINE, toy_subtasks(), model="toy")
+    draw = TargetDraw(plan)
+    absent = next(stratum for stratum in draw.strata if stratum.rule == "absent")
+    speakable = {finding.name: tuple(finding.values or (NUMBER,)) for finding in plan.findings}
+    assert absent in draw.reachable(speakable)
+    target = drawn(1, Wish(absent), speakable, draw)
+    assert (target["nodule"], target["size_mm"]) == ("no", NOT_STATED)
 
 
 @pytest.mark.parametrize(("evenly", "least"), [("rule", 40), ("outcome", 130)])

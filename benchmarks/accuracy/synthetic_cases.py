@@ -21,6 +21,7 @@ from pathlib import Path
 import medorchestra as mo
 from medorchestra.intervals import wilson_interval
 from medorchestra.local.answers import AnswerStatus
+from medorchestra.local.engine.protocol import Engine
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import SyntheticCase, cases_digest
 
@@ -45,10 +46,10 @@ def share_of(hits: Iterable[bool]) -> Share:
     return Share(sum(counted), len(counted))
 
 
-def stage_cases(cases: Sequence[SyntheticCase], plan: mo.Plan, model: object, adapter: str | None) -> mo.Results:
+def stage_cases(cases: Sequence[SyntheticCase], plan: mo.Plan, engine: Engine) -> mo.Results:
     """The cases as a hospital would stage reports."""
     reports = [mo.Report(case.id, case.text) for case in cases]
-    return mo.stage(reports, plan, model=model, adapter=adapter)  # type: ignore[arg-type]
+    return mo.stage(reports, plan, model=engine, unvalidated=True)
 
 
 def read_right(staged: mo.StagedReport, finding: str, expected: str | float) -> bool:
@@ -95,11 +96,11 @@ def outcome_lines(cases: Sequence[SyntheticCase], results: mo.Results, perfect: 
     return lines
 
 
-def chapter(split: str, plan: mo.Plan, model: str, adapter: str | None) -> list[str]:
+def chapter(split: str, plan: mo.Plan, engine: Engine) -> list[str]:
     """Everything measured on one split."""
     cases = mo.read_cases(plan.topic, split)  # type: ignore[arg-type]
-    results = stage_cases(cases, plan, model, adapter)
-    perfect = stage_cases(cases, plan, mo.perfect_reader(plan, cases), None)
+    results = stage_cases(cases, plan, engine)
+    perfect = stage_cases(cases, plan, mo.perfect_reader(plan, cases))
     digests = results.digests
     return [
         f"## {split}: {len(cases)} cases",
@@ -137,8 +138,9 @@ def main() -> None:
         "used as it comes.",
         "",
     ]
-    for split in args.split or ["development", "held_out"]:
-        lines += chapter(split, plan, args.model, args.adapter)
+    with mo.LlamaCppEngine(args.model, adapter=args.adapter) as engine:
+        for split in args.split or ["development", "held_out"]:
+            lines += chapter(split, plan, engine)
     text = "\n".join(lines)
     print(text)
     if args.out:

@@ -28,6 +28,13 @@ _HOMES = {
     "MedorchestraError": "medorchestra.errors",
     "Guideline": "medorchestra.cloud.guideline",
     "read_guideline": "medorchestra.cloud.guideline",
+    "OpenAICloudModel": "medorchestra.cloud.client",
+    "ScriptedCloudModel": "medorchestra.cloud.scripted_cloud",
+    "PlannerSettings": "medorchestra.cloud.planner",
+    "make_plan": "medorchestra.rehearsal",
+    "rehearse": "medorchestra.rehearsal",
+    "validated": "medorchestra.rehearsal",
+    "PlanMaking": "medorchestra.rehearsal",
     "Report": "medorchestra.local.records",
     "read_reports": "medorchestra.local.connectors",
     "stage": "medorchestra.local.batch",
@@ -47,26 +54,36 @@ __all__ = [
     "Guideline",
     "LlamaCppEngine",
     "MedorchestraError",
+    "OpenAICloudModel",
     "Plan",
+    "PlanMaking",
+    "PlannerSettings",
     "Report",
     "Results",
+    "ScriptedCloudModel",
     "ScriptedEngine",
     "StagedReport",
     "SyntheticCase",
     "__version__",
+    "make_plan",
     "perfect_reader",
     "read_cases",
     "read_guideline",
     "read_plan",
     "read_reports",
+    "rehearse",
     "stage",
     "stage_to_files",
     "topics",
+    "validated",
     "write_plan",
 ]
 
 if TYPE_CHECKING:
+    from medorchestra.cloud.client import OpenAICloudModel
     from medorchestra.cloud.guideline import Guideline, read_guideline
+    from medorchestra.cloud.planner import PlannerSettings
+    from medorchestra.cloud.scripted_cloud import ScriptedCloudModel
     from medorchestra.errors import MedorchestraError
     from medorchestra.local.aggregator import Decision
     from medorchestra.local.answer_key import perfect_reader
@@ -80,6 +97,7 @@ if TYPE_CHECKING:
     from medorchestra.local.staged_report import StagedReport
     from medorchestra.plan import Plan
     from medorchestra.plan_files import read_plan, write_plan
+    from medorchestra.rehearsal import PlanMaking, make_plan, rehearse, validated
     from medorchestra.synthetic import SyntheticCase, read_cases
     from medorchestra.topics import topics
 

@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints. What it calls works, returns and never prints.
 
-Exit codes: 0 all reports staged, 1 some reports failed (or were empty), 2 nothing done: bad input or bad machine.
+Exit codes: 0 all reports staged; 1 some reports were empty, or have an answer that could not be read; 2 nothing done,
+bad input or bad machine; 130 interrupted. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medorchestra.cli_egress import egress_app
+from medorchestra.cli_plan import plan_app
 from medorchestra.errors import MedorchestraError
 
 if TYPE_CHECKING:
@@ -22,18 +25,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # rich tracebacks show local variables, and those hold report text
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(plan_app)
+app.add_typer(egress_app)
 
 
-@app.callback()
-def _commands(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         from medorchestra import __version__
 
         typer.echo(f"medorchestra {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _commands(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Nothing of its own: `--version` is answered by its callback, before a missing command is complained of."""
 
 
 @app.command()
@@ -53,14 +65,23 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     gpu_layers: Annotated[int, typer.Option("--gpu-layers", help="Layers to run on the GPU; -1 for all.")] = 0,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
     context: Annotated[int | None, typer.Option("--context", min=256, help="Context size in tokens.")] = None,
+    unvalidated: Annotated[
+        bool,
+        typer.Option("--unvalidated", help="Run a plan that was not rehearsed with this model; marks every result."),
+    ] = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print every decision with its quotes: report text on the terminal!")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors only.")] = False,
 ) -> None:
     """Stage a batch of reports with a local model.
 
     Writes results.parquet, results.csv, results.jsonl (full trace), run.json and ledger.sqlite into the folder.
     Started again, it goes on where it stopped.
+
+    A plan runs only with a model and adapter that it has a validation record for (`medorchestra plan rehearse`).
+
+    Exit code 0: all staged; 1: some reports empty or not fully read; 2: nothing done, bad input; 130: interrupted.
     """
     from medorchestra.local.batch import stage_to_files
     from medorchestra.local.connectors import read_reports
@@ -70,13 +91,21 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
 
     the_plan = read_plan(plan)
     batch = read_reports(source, id_column=id_column, text_column=text_column, encoding=encoding)
+    for note in batch.notes:
+        typer.echo(f"medorchestra: {note}", err=True)
     engine = LlamaCppEngine(model, adapter=adapter, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
     try:
-        with ProgressDisplay(len(batch.reports), show_decisions=show) as display:
-            summary = stage_to_files(batch, the_plan, out, model=engine, progress=display.advance)
+        with ProgressDisplay(len(batch.reports), show_decisions=show, quiet=quiet) as display:
+            summary = stage_to_files(
+                batch, the_plan, out, model=engine, unvalidated=unvalidated, progress=display.advance
+            )
+    except KeyboardInterrupt:
+        typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
     finally:
         engine.close()
-    print_summary(summary, out)
+    if not quiet:
+        print_summary(summary, out)
     raise typer.Exit(_exit_code(summary))
 
 
@@ -103,9 +132,6 @@ def main() -> None:
     except MedorchestraError as error:
         typer.echo(f"medorchestra: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
     except Exception as error:  # noqa: BLE001 - the last resort: a traceback's message could hold report text
         from medorchestra.local.executor import describe_error
 

@@ -2,7 +2,8 @@
 
 MedorchestraError            catches everything this library raises on purpose
 ├── PlanError                fix the plan: unknown field, unknown finding or value, unsafe template ...
-│   └── RuleError            fix its rules: they name what is not there, or are too entangled to compile
+│   ├── RuleError            fix its rules: they name what is not there, or are too entangled to compile
+│   └── UnvalidatedPlanError      rehearse it with the model that is to run it, or say that it may run all the same
 ├── GuidelineError           fix the guideline text: no sections, section numbers missing or doubled
 ├── CaseError                fix the synthetic cases
 ├── SourceError              fix the input: missing file or column, wrong encoding, doubled ids ...
@@ -11,6 +12,7 @@ MedorchestraError            catches everything this library raises on purpose
 ├── StorageError             fix the machine: folder not writable, disk full, ledger not readable
 ├── SettingsError            fix the call: an option has an impossible value
 ├── CloudError               fix the cloud model's access: no key, refused, unreachable, no usable answer
+│   ├── UnusableAnswerError       it answers, but not in the form or with the content asked for: try another model
 │   └── BudgetError               more tokens, rounds or money would be needed than were granted
 └── EgressError              stop: something was about to leave that must not, or the egress log was tampered with
 """
@@ -28,6 +30,10 @@ class PlanError(MedorchestraError):
 
 class RuleError(PlanError):
     """The rules of a plan cannot be compiled."""
+
+
+class UnvalidatedPlanError(PlanError):
+    """The plan has no validation record for the model that is to run it. The message says how to make one."""
 
 
 class GuidelineError(MedorchestraError):
@@ -70,6 +76,10 @@ class SettingsError(MedorchestraError):
 
 class CloudError(MedorchestraError):
     """The cloud model cannot be reached, refuses, or gives no usable answer. The message names step and next step."""
+
+
+class UnusableAnswerError(CloudError):
+    """The cloud model gave no usable answer to one question within the effort. The message says what was wrong."""
 
 
 class BudgetError(CloudError):

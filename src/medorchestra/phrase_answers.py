@@ -357,8 +357,11 @@ class _Growing:
 
 
 def _strata(phrase: Phrase) -> tuple[str, ...]:
-    """What a phrase adds to: every value it states, in its form; for a distractor, its section."""
-    stated = tuple(f"{name}={value} {phrase.form}" for name, value in phrase.states.items())
+    """What a phrase adds to: every value it states, in its form and section; for a distractor, its section.
+
+    The section keeps the sentences of the conclusion apart, of which there are few: every split needs some.
+    """
+    stated = tuple(f"{name}={value} {phrase.form} {phrase.section}" for name, value in phrase.states.items())
     return stated or (f"nothing {phrase.section}",)
 
 

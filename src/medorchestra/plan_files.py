@@ -24,11 +24,7 @@ def read_plan(source: str | Path) -> Plan:
     Raises:
         PlanError: not there, not readable, or not a valid plan; names file and place.
     """
-    path = Path(source)
-    if is_topic_name(str(source)) and not path.is_file():
-        path = guideline_folder(str(source)) / "plan.yaml"
-        if not path.is_file():
-            raise PlanError(f"no plan {str(source)!r}: neither a file nor one of the topics: {', '.join(topics())}")
+    path = plan_path(source)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -36,6 +32,20 @@ def read_plan(source: str | Path) -> Plan:
     except UnicodeDecodeError:
         raise PlanError(f"{path}: not a text file in UTF-8") from None
     return parse_plan(text, where=str(path))
+
+
+def plan_path(source: str | Path) -> Path:
+    """Where a plan lies: the path itself, or the plan file of the topic of this name.
+
+    Raises:
+        PlanError: it is neither a file nor a topic.
+    """
+    path = Path(source)
+    if is_topic_name(str(source)) and not path.is_file():
+        path = guideline_folder(str(source)) / "plan.yaml"
+        if not path.is_file():
+            raise PlanError(f"no plan {str(source)!r}: neither a file nor one of the topics: {', '.join(topics())}")
+    return path
 
 
 def parse_plan(text: str, *, where: str = "plan") -> Plan:
@@ -57,15 +67,21 @@ def parse_plan(text: str, *, where: str = "plan") -> Plan:
         raise PlanError(f"{where}: nested too deeply") from None
 
 
-def _describe(error: ValidationError, where: str, most: int = 8) -> str:
-    """One line for each place that is wrong."""
+def describe_plan_errors(error: ValidationError) -> list[str]:
+    """One line for each place of a plan that is wrong, without the text that stands there."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = [f"{where}: {len(found)} place{'s' if len(found) != 1 else ''} to mend"]
-    for place in found[:most]:
-        location = ".".join(str(part) for part in place["loc"]) or "plan"
-        lines.append(f"  {location}: {place['msg'].removeprefix('Value error, ')}")
-    if len(found) > most:
-        lines.append(f"  … and {len(found) - most} more")
+    return [
+        f"{'.'.join(str(part) for part in place['loc']) or 'plan'}: {place['msg'].removeprefix('Value error, ')}"
+        for place in found
+    ]
+
+
+def _describe(error: ValidationError, where: str, most: int = 8) -> str:
+    places = describe_plan_errors(error)
+    lines = [f"{where}: {len(places)} place{'s' if len(places) != 1 else ''} to mend"]
+    lines += [f"  {place}" for place in places[:most]]
+    if len(places) > most:
+        lines.append(f"  … and {len(places) - most} more")
     return "\n".join(lines)
 
 

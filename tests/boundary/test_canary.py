@@ -123,7 +123,7 @@ def stage_to(out, source, engine):
             lines.advance(staged)
             bar.advance(staged)
 
-        summary = mo.stage_to_files(reports, PLAN, out, model=engine, progress=progress)
+        summary = mo.stage_to_files(reports, PLAN, out, model=engine, progress=progress, unvalidated=True)
     print_summary(summary, out)
     return summary
 
@@ -148,7 +148,7 @@ def test_whatever_the_engine_does_nothing_is_shown_and_no_other_file_holds_it(
 
 
 def test_a_quote_is_shown_only_where_it_was_asked_for(tmp_path, source, capfd):
-    staged = mo.stage(source, PLAN, model=ENGINES["answers"]())[0]
+    staged = mo.stage(source, PLAN, model=ENGINES["answers"](), unvalidated=True)[0]
     assert clean(capfd.readouterr().out)
     Console(width=200).print(decision_view(staged))
     assert not clean(capfd.readouterr().out, CANARY)
@@ -183,7 +183,7 @@ def test_no_live_object_of_the_package_prints_report_text(tmp_path, source):
             during.update(live_reprs())
         return asked.candidates[0]
 
-    results = mo.stage(source, PLAN, model=engine_of(reply), ledger=tmp_path / "ledger.sqlite")
+    results = mo.stage(source, PLAN, model=engine_of(reply), ledger=tmp_path / "ledger.sqlite", unvalidated=True)
     after = live_reprs()
     assert set(during) >= REPRS_SEEN
     assert set(after) >= REPRS_KEPT
@@ -285,7 +285,7 @@ def test_a_bad_source_is_described_without_its_content(tmp_path, capfd, what):
 )
 def test_bad_reports_of_a_notebook_are_described_without_their_content(reports):
     with pytest.raises(MedorchestraError) as caught:
-        mo.stage(reports, PLAN, model=ENGINES["answers"]())
+        mo.stage(reports, PLAN, model=ENGINES["answers"](), unvalidated=True)
     assert clean(everything_said(caught.value))
 
 
@@ -309,10 +309,10 @@ def scripted_model(monkeypatch):
 
 @pytest.mark.usefixtures("scripted_model")
 def test_the_command_shows_counts_and_with_show_quotes(monkeypatch, capfd, tmp_path, source):
-    code, shown = run_command(monkeypatch, capfd, "stage", source, "--out", tmp_path / "a")
+    code, shown = run_command(monkeypatch, capfd, "stage", source, "--unvalidated", "--out", tmp_path / "a")
     assert code == 1  # one report is empty
     assert clean(shown)
-    code, shown = run_command(monkeypatch, capfd, "stage", source, "--out", tmp_path / "b", "--show")
+    code, shown = run_command(monkeypatch, capfd, "stage", source, "--unvalidated", "--out", tmp_path / "b", "--show")
     assert code == 1
     assert not clean(shown, CANARY)
 
@@ -327,7 +327,7 @@ def test_an_internal_error_withholds_its_message(monkeypatch, capfd, tmp_path, s
         raise error from ValueError(REPORT)
 
     monkeypatch.setattr(batch, "stage_to_files", fails)
-    code, shown = run_command(monkeypatch, capfd, "stage", source, "--out", tmp_path / "out")
+    code, shown = run_command(monkeypatch, capfd, "stage", source, "--unvalidated", "--out", tmp_path / "out")
     assert code == 2
     assert f"internal error: {type(error).__name__} at test_canary.py" in shown
     assert clean(shown)
@@ -339,7 +339,7 @@ def test_the_command_describes_a_bad_source_without_its_content(monkeypatch, cap
     content = BAD_SOURCES[what]
     path = tmp_path / ("reports.jsonl" if "JSON" in what else "reports.csv")
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    code, shown = run_command(monkeypatch, capfd, "stage", path, "--out", tmp_path / "out")
+    code, shown = run_command(monkeypatch, capfd, "stage", path, "--unvalidated", "--out", tmp_path / "out")
     assert code == 2
     assert "reports." in shown
     assert clean(shown)

@@ -102,9 +102,22 @@ def test_a_staged_batch_has_loaded_no_cloud_module_and_no_network_client():
     run = """
 import medorchestra as mo
 plan, cases = mo.read_plan("pancreatic_cancer"), mo.read_cases("pancreatic_cancer", "held_out")[:2]
-results = mo.stage([mo.Report(case.id, case.text) for case in cases], plan, model=mo.perfect_reader(plan, cases))
+reader = mo.perfect_reader(plan, cases)
+results = mo.stage([mo.Report(case.id, case.text) for case in cases], plan, model=reader, unvalidated=True)
 assert [staged.decision.outcome for staged in results] == [case.outcome for case in cases]
 results._repr_html_()
+"""
+    modules = loaded_after(run)
+    assert not of_side(modules, "cloud")
+    assert not clients_in(modules)
+
+
+def test_a_rehearsal_loads_no_cloud_module_and_no_network_client():
+    run = """
+import medorchestra as mo
+plan, cases = mo.read_plan("pancreatic_cancer"), mo.read_cases("pancreatic_cancer", "held_out")[:2]
+scores = mo.rehearse(plan, cases, mo.perfect_reader(plan, cases))
+assert len(mo.validated(plan, scores).validation) == 1
 """
     modules = loaded_after(run)
     assert not of_side(modules, "cloud")

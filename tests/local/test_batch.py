@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_batch import PLAN, small_engine, small_reports, with_prompt
 
-from medorchestra.errors import ModelError, PlanError, SettingsError, SourceError, StorageError
+from medorchestra.errors import ModelError, PlanError, SourceError, StorageError, UnvalidatedPlanError
 from medorchestra.local.batch import as_batch, stage, stage_to_files
 from medorchestra.local.connectors import batch_of
 from medorchestra.local.ledger import Ledger
@@ -88,16 +88,26 @@ def test_what_is_no_batch_no_plan_or_no_model_is_refused_before_a_report_is_read
         stage(REPORTS, tmp_path / "missing.yaml", model=engine, unvalidated=True)
     with pytest.raises(ModelError):
         stage(REPORTS, PLAN, model=tmp_path / "missing.gguf", unvalidated=True)
-    with pytest.raises(SettingsError, match="an adapter goes with a model name"):
-        stage(REPORTS, PLAN, model=engine, adapter="adapter.gguf", unvalidated=True)
     assert asked == []
 
 
 def test_a_notebook_resumes_with_a_ledger(tmp_path):
     asked = []
-    first = stage(REPORTS[:5], PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "a" / "ledger.sqlite", unvalidated=True)
+    first = stage(
+        REPORTS[:5],
+        PLAN,
+        model=small_engine(questions_to(asked)),
+        ledger=tmp_path / "a" / "ledger.sqlite",
+        unvalidated=True,
+    )
     assert len(asked) == 15
-    second = stage(REPORTS, PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "a" / "ledger.sqlite", unvalidated=True)
+    second = stage(
+        REPORTS,
+        PLAN,
+        model=small_engine(questions_to(asked)),
+        ledger=tmp_path / "a" / "ledger.sqlite",
+        unvalidated=True,
+    )
     assert len(asked) == 36
     assert [one.decision for one in second[:5]] == [one.decision for one in first]
 
@@ -179,9 +189,30 @@ def test_a_plan_with_a_record_for_this_very_plan_and_model_is_validated(tmp_path
     }
     content = PLAN.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     validated = PLAN.__class__.model_validate(content | {"validation": [record]})
-    assert stage_to_files(BATCH, validated, tmp_path, model=engine, unvalidated=True).run["plan"]["validated"] is True
+    run = stage_to_files(BATCH, validated, tmp_path, model=engine).run
+    assert run["plan"]["validated"] is True
+    assert run["plan"]["validation"] == {key: record[key] for key in ("measured_on", "cases_digest", "outcome")}
+    assert set(pq.read_table(tmp_path / "results.parquet")["validated"].to_pylist()) == {True}
+    assert stage(REPORTS, validated, model=engine).validated
     other = small_engine(name="other")
+    with pytest.raises(UnvalidatedPlanError, match="no validation record for model other"):
+        stage(REPORTS, validated, model=other)
     assert stage_to_files(BATCH, validated, tmp_path, model=other, unvalidated=True).run["plan"]["validated"] is False
+    assert set(pq.read_table(tmp_path / "results.parquet")["validated"].to_pylist()) == {False}
+
+
+def test_a_plan_without_a_record_is_refused_before_anything_is_asked_or_written(tmp_path):
+    asked = []
+    for run in (
+        lambda: stage(REPORTS, PLAN, model=small_engine(questions_to(asked)), ledger=tmp_path / "out" / "ledger"),
+        lambda: stage_to_files(BATCH, PLAN, tmp_path / "out", model=small_engine(questions_to(asked))),
+    ):
+        with pytest.raises(UnvalidatedPlanError, match="it has none at all") as caught:
+            run()
+        assert "medorchestra plan rehearse PLAN --model MODEL --write" in str(caught.value)
+        assert "--unvalidated" in str(caught.value)
+    assert asked == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_of_a_report_stands_in_run_json_or_in_file_names(tmp_path):
@@ -210,7 +241,9 @@ def test_a_changed_prompt_or_model_never_reuses_old_answers(tmp_path):
     changed = with_prompt("liver_mets", "Any metastasis of the liver? {{ labels }}")
     summary = stage_to_files(BATCH, changed, tmp_path, model=small_engine(questions_to(asked)), unvalidated=True)
     assert (len(asked), summary.run["counts"]["answers_from_ledger"]) == (36, 0)
-    summary = stage_to_files(BATCH, PLAN, tmp_path, model=small_engine(questions_to(asked), name="another"), unvalidated=True)
+    summary = stage_to_files(
+        BATCH, PLAN, tmp_path, model=small_engine(questions_to(asked), name="another"), unvalidated=True
+    )
     assert (len(asked), summary.run["counts"]["answers_from_ledger"]) == (72, 0)
 
 
@@ -258,7 +291,7 @@ def note_or_die(question):
     with open(log, "a") as file:
         file.write(question.report[:20] + "\\n")
 
-stage_to_files(batch_of(small_reports(12)), PLAN, out, model=small_engine(note_or_die))
+stage_to_files(batch_of(small_reports(12)), PLAN, out, model=small_engine(note_or_die), unvalidated=True)
 """
 
 

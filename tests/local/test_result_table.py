@@ -41,13 +41,13 @@ CASES = [staged(report) for report in small_reports(6)]
 
 def test_the_columns_are_those_the_documentation_names():
     columns = list(result_columns(read_plan("pancreatic_cancer")))
-    assert columns[:10] == [
+    assert columns[:11] == [
         "report_id", "status", "outcome", "best_outcome", "possible_outcomes",
-        "probability", "review", "review_reason", "rule", "missing",
+        "probability", "review", "review_reason", "rule", "missing", "validated",
     ]  # fmt: skip
     outcomes = ["resectable", "borderline_resectable", "locally_advanced", "metastatic", "not_stageable"]
-    assert columns[10:15] == [f"p.{outcome}" for outcome in outcomes]
-    assert {"finding.sma_contact", "finding.tumor_size_cm", "finding.liver_mets"} < set(columns[15:])
+    assert columns[11:16] == [f"p.{outcome}" for outcome in outcomes]
+    assert {"finding.sma_contact", "finding.tumor_size_cm", "finding.liver_mets"} < set(columns[16:])
 
 
 def test_a_decided_report_shows_outcome_rule_and_findings():
@@ -83,7 +83,7 @@ def test_a_failed_or_empty_report_has_a_reason_and_no_invented_values():
         row = result_row(one)
         assert row["review_reason"] == (one.error or "empty")
         filled = {name for name, value in row.items() if value is not None}
-        assert filled == {"report_id", "status", "review", "review_reason"}
+        assert filled == {"report_id", "status", "review", "review_reason", "validated"}
 
 
 @pytest.mark.parametrize(

@@ -77,4 +77,7 @@ def test_results_print_as_counts_and_never_as_text(results):
     shown = repr(results)
     assert shown.startswith("Results(7 reports: resectable=1, locally_advanced=1, metastatic=3, open=1, empty=1; ")
     assert "SMA" not in shown
-    assert repr(stage([BLANK], PLAN, model=small_engine(), unvalidated=True)) == "Results(1 reports: empty=1; 1 for review)"
+    assert (
+        repr(stage([BLANK], PLAN, model=small_engine(), unvalidated=True))
+        == "Results(1 reports: empty=1; 1 for review; plan not validated for this model)"
+    )

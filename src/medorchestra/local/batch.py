@@ -86,7 +86,7 @@ def stage(
     """
     the_plan = plan if isinstance(plan, Plan) else read_plan(plan)
     batch = as_batch(reports)
-    with _engine(model) as engine:
+    with opened_engine(model) as engine:
         require_validation(the_plan, engine.identity, unvalidated=unvalidated)
         with Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None) as book:
             stager = Stager(the_plan, engine, book)
@@ -115,7 +115,7 @@ def stage_to_files(
     """
     folder = Path(out)
     started_at, started = datetime.now(UTC), time.perf_counter()
-    with _engine(model) as engine:
+    with opened_engine(model) as engine:
         require_validation(plan, engine.identity, unvalidated=unvalidated)
         with Ledger.open(folder / "ledger.sqlite") as book:
             stager = Stager(plan, engine, book)
@@ -145,7 +145,7 @@ def as_batch(reports: object) -> ReportBatch:
 
 
 @contextmanager
-def _engine(model: str | Path | Engine) -> Iterator[Engine]:
+def opened_engine(model: str | Path | Engine) -> Iterator[Engine]:
     """The engine for a model name or path, closed at the end; an engine that is given stays open."""
     if not isinstance(model, str | Path):
         yield model

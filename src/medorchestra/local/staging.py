@@ -22,7 +22,11 @@ from medorchestra.plan import Plan, content_digest
 
 
 class Stager:
-    """A plan, an engine and (optionally) a ledger: stages reports one by one, and marks whether the pair is validated."""
+    """A plan, an engine and (optionally) a ledger: stages reports one by one.
+
+    Attributes:
+        validated: whether the plan was rehearsed with this engine's model; every staged report carries it.
+    """
 
     def __init__(self, plan: Plan, engine: Engine, ledger: Ledger | None = None) -> None:
         self.plan = plan

@@ -149,7 +149,8 @@ def print_summary(summary: RunSummary, out: Path, *, console: Console | None = N
         )
     if not summary.run["plan"]["validated"]:
         console.print(
-            "This plan has no validation record for this model: every result is marked, treat it as unproven.", soft_wrap=True
+            "This plan has no validation record for this model: every result is marked, treat it as unproven.",
+            soft_wrap=True,
         )
     console.print(f"results: {escape(str(out))}", highlight=False, soft_wrap=True)
     console.print(DISCLAIMER, highlight=False, soft_wrap=True)

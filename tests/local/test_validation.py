@@ -1,0 +1,95 @@
+"""The validation gate: which pairs of plan and model may run, what a refusal says, and how the others are marked."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from small_batch import PLAN, plan_with, small_engine, small_reports
+
+from medorchestra.errors import PlanError, UnvalidatedPlanError
+from medorchestra.local.batch import stage
+from medorchestra.local.engine.protocol import ModelIdentity
+from medorchestra.local.records import Report
+from medorchestra.local.staging import Stager
+from medorchestra.local.terminal import decision_view
+from medorchestra.local.validation import require_validation, validation_of
+from medorchestra.plan import Accuracy, ValidationRecord
+
+MODEL = ModelIdentity("small.gguf", "sha256:" + "a" * 64)
+TUNED = ModelIdentity("small.gguf", "sha256:" + "a" * 64, "tuned.gguf", "sha256:" + "b" * 64)
+
+
+def record(identity, plan=PLAN, measured_on="2026-11-24"):
+    return ValidationRecord(
+        measured_on=measured_on,
+        plan_digest=plan.digest,
+        model=identity.name,
+        model_digest=identity.digest,
+        adapter_digest=identity.adapter_digest,
+        cases_digest="sha256:" + "1" * 64,
+        outcome=Accuracy(n=10, correct=9, low=0.6, high=0.98),
+        findings={},
+    )
+
+
+def recorded(*records):
+    return PLAN.model_copy(update={"validation": records})
+
+
+def refusal(plan, identity):
+    with pytest.raises(UnvalidatedPlanError) as caught:
+        require_validation(plan, identity, unvalidated=False)
+    assert isinstance(caught.value, PlanError)
+    require_validation(plan, identity, unvalidated=True)
+    return str(caught.value)
+
+
+def test_a_plan_runs_with_the_model_and_adapter_of_its_record():
+    require_validation(recorded(record(MODEL)), MODEL, unvalidated=False)
+    require_validation(recorded(record(MODEL), record(TUNED)), TUNED, unvalidated=False)
+
+
+def test_the_bare_model_is_no_validation_of_the_tuned_one_and_the_other_way_round():
+    said = refusal(recorded(record(MODEL)), TUNED)
+    assert "model small.gguf (sha256:aaaaaaaaaaaa, adapter tuned.gguf)" in said
+    assert "its records: small.gguf (sha256:aaaaaaaaaaaa, no adapter)" in said
+    assert "(sha256:aaaaaaaaaaaa, no adapter); its records: small.gguf (sha256:aaaaaaaaaaaa, an adapter)" in refusal(
+        recorded(record(TUNED)), MODEL
+    )
+
+
+def test_a_record_of_the_plan_before_it_was_changed_counts_no_more():
+    older = plan_with(title="As it was before")
+    assert "its records: 1 made before the plan was changed" in refusal(recorded(record(MODEL, older)), MODEL)
+
+
+def test_of_several_records_the_newest_is_told():
+    plan = recorded(record(MODEL), record(MODEL, measured_on="2026-12-01"), record(MODEL, measured_on="2026-10-01"))
+    assert validation_of(plan, MODEL).measured_on.isoformat() == "2026-12-01"
+    assert validation_of(plan, TUNED) is None
+
+
+def test_every_result_of_an_unvalidated_run_is_marked_wherever_it_is_shown():
+    reports = [*small_reports(2), Report("blank", " ")]
+    engine = small_engine()
+    marked = stage(reports, PLAN, model=engine, unvalidated=True)
+    clean = stage(reports, recorded(record(engine.identity)), model=engine)
+    for results, says in ((marked, True), (clean, False)):
+        assert results.validated is not says
+        assert [trace["validated"] for trace in results.to_traces()] == [not says] * 3
+        assert results.to_arrow()["validated"].to_pylist() == [not says] * 3
+        assert ("plan not validated for this model" in repr(results)) is says
+        assert ("not validated</span>" in results._repr_html_()) is says
+        for staged in results:
+            console = Console(file=io.StringIO(), width=120, color_system=None)
+            console.print(decision_view(staged))
+            assert ("(plan not validated for this model)" in console.file.getvalue()) is says
+            assert ("not validated</span>" in staged._repr_html_()) is says
+
+
+def test_being_unvalidated_alone_sends_no_report_to_a_person():
+    (staged,) = Stager(PLAN, small_engine()).stage(small_reports(1))
+    assert not staged.validated
+    assert not staged.review
