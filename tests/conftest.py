@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from medorchestra.cloud import client
+from medorchestra.cloud.desk import client
 from medorchestra.local.engine import model_files
 
 if TYPE_CHECKING:

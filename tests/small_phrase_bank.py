@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from medorchestra.phrase_answers import (
+from medorchestra.phrases.phrase_answers import (
     AmongAnswer,
     ClosingAnswer,
     DependencyAnswer,
@@ -21,7 +21,7 @@ from medorchestra.phrase_answers import (
     merge,
     new_bank,
 )
-from medorchestra.phrase_bank import PhraseBank
+from medorchestra.phrases.phrase_bank import PhraseBank
 from medorchestra.plan import Plan, Provenance
 from medorchestra.plan_files import read_plan
 

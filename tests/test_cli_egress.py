@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medorchestra.cli_egress import egress_app
-from medorchestra.cloud.egress_log import EgressLog
+from medorchestra.cloud.egress.log import EgressLog
 from medorchestra.cloud.outgoing import Piece, PieceKind
 
 PASTED = "ill-defined mass in the uncinate process abutting the superior mesenteric artery over ninety degrees"

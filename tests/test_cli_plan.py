@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import medorchestra as mo
 from medorchestra import cli
-from medorchestra.cloud.client import read_wire_body
+from medorchestra.cloud.desk.client import read_wire_body
 from medorchestra.errors import ModelError
 from medorchestra.local.engine import llama_cpp
 from medorchestra.rehearsal import PlanMaking, make_plan

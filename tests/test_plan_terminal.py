@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from medorchestra import plan_terminal
-from medorchestra.cloud.prices import ListPrice
-from medorchestra.cloud.usage import StepUsage, Usage
+from medorchestra.cloud.desk.prices import ListPrice
+from medorchestra.cloud.desk.usage import StepUsage, Usage
 from medorchestra.plan_terminal import CaseCount, MakingDisplay, spent_line
 from medorchestra.rehearsal import PlanProgress
 

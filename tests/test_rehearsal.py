@@ -15,9 +15,9 @@ import pytest
 from cloud.toy.nodule import DECOMPOSITION, GUIDELINE, GUIDELINE_FILE, ToyCloud, toy_engine, toy_reading
 
 import medorchestra as mo
-from medorchestra.cloud.asking import Effort
-from medorchestra.cloud.egress_log import verify_log
-from medorchestra.cloud.usage import Budget
+from medorchestra.cloud.desk.cloud_desk import Effort
+from medorchestra.cloud.desk.usage import Budget
+from medorchestra.cloud.egress.log import verify_log
 from medorchestra.errors import BudgetError, CaseError, CloudError, GuidelineError, PlanError
 from medorchestra.local.answer_key import perfect_reader
 from medorchestra.local.records import Report
@@ -205,7 +205,7 @@ import os, sys
 from pathlib import Path
 from cloud.toy.nodule import GUIDELINE_FILE, ToyCloud, toy_engine
 from medorchestra import PlanMaking, PlannerSettings, make_plan
-from medorchestra.cloud.asking import Effort
+from medorchestra.cloud.desk.cloud_desk import Effort
 
 def die(request, times):
     if times == 1:

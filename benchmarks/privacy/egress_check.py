@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from medorchestra.cloud.egress_log import EgressLog
+from medorchestra.cloud.egress.log import EgressLog
 from medorchestra.cloud.guideline import read_guideline
 from medorchestra.cloud.outgoing import Piece, PieceKind, guideline_piece
 from medorchestra.local.egress_check import check_egress

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medorchestra.cloud.identifiers import IdentifierKind, find_identifiers
+from medorchestra.cloud.egress.identifiers import IdentifierKind, find_identifiers
 from medorchestra.intervals import wilson_interval
 from medorchestra.synthetic import read_cases
 from medorchestra.topics import topics

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-LISTS = Path(__file__).parents[2] / "src" / "medorchestra" / "cloud" / "word_lists"
+LISTS = Path(__file__).parents[2] / "src" / "medorchestra" / "cloud" / "egress" / "word_lists"
 SOURCE = "# US Census Bureau 1990 (public domain), by benchmarks/privacy/name_lists.py"
 
 

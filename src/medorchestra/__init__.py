@@ -28,8 +28,8 @@ _HOMES = {
     "MedorchestraError": "medorchestra.errors",
     "Guideline": "medorchestra.cloud.guideline",
     "read_guideline": "medorchestra.cloud.guideline",
-    "OpenAICloudModel": "medorchestra.cloud.client",
-    "ScriptedCloudModel": "medorchestra.cloud.scripted_cloud",
+    "OpenAICloudModel": "medorchestra.cloud.desk.client",
+    "ScriptedCloudModel": "medorchestra.cloud.desk.scripted_cloud",
     "PlannerSettings": "medorchestra.cloud.planner",
     "make_plan": "medorchestra.rehearsal",
     "rehearse": "medorchestra.rehearsal",
@@ -80,10 +80,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from medorchestra.cloud.client import OpenAICloudModel
+    from medorchestra.cloud.desk.client import OpenAICloudModel
+    from medorchestra.cloud.desk.scripted_cloud import ScriptedCloudModel
     from medorchestra.cloud.guideline import Guideline, read_guideline
     from medorchestra.cloud.planner import PlannerSettings
-    from medorchestra.cloud.scripted_cloud import ScriptedCloudModel
     from medorchestra.errors import MedorchestraError
     from medorchestra.local.aggregator import Decision
     from medorchestra.local.answer_key import perfect_reader

@@ -19,9 +19,9 @@ from typer.core import TyperGroup
 from medorchestra.errors import CaseError, GuidelineError, SettingsError
 
 if TYPE_CHECKING:
+    from medorchestra.cloud.desk.prices import ListPrice
+    from medorchestra.cloud.desk.usage import Budget
     from medorchestra.cloud.guideline import Guideline
-    from medorchestra.cloud.prices import ListPrice
-    from medorchestra.cloud.usage import Budget
     from medorchestra.local.engine.protocol import Engine
     from medorchestra.plan import Plan
     from medorchestra.synthetic import SyntheticCase
@@ -107,7 +107,7 @@ def make(  # noqa: PLR0913 - one parameter for each option of the command
 
     Exit code 0: the plan is made and its proof holds; 2: it is not, the message says why; 130: interrupted.
     """
-    from medorchestra.cloud.client import OpenAICloudModel
+    from medorchestra.cloud.desk.client import OpenAICloudModel
     from medorchestra.cloud.guideline import read_guideline
     from medorchestra.cloud.planner import PlannerSettings
     from medorchestra.plan_terminal import MakingDisplay, made_lines
@@ -139,7 +139,7 @@ def check(source: PlanSource, guideline: GuidelineOption = None, cases: CasesOpt
 
     Exit code 0: the proof holds; 2: it could not be tried; 3: it does not hold, every fault is named.
     """
-    from medorchestra.cloud.proof import prove
+    from medorchestra.cloud.proof.proof import prove
     from medorchestra.plan_files import plan_path, read_plan
 
     plan, path = read_plan(source), plan_path(source)
@@ -215,7 +215,7 @@ def show(
     from rich.console import Console
 
     from medorchestra.plan_files import plan_path, read_plan
-    from medorchestra.plan_view import plan_html, plan_lines, plan_renderable
+    from medorchestra.plan_views.plan_view import plan_html, plan_lines, plan_renderable
     from medorchestra.synthetic import write_whole
 
     plan, path = read_plan(source), plan_path(source)
@@ -246,8 +246,8 @@ def diff(
 
     Exit code 0: nothing differs; 1: something does; 2: they could not be compared.
     """
-    from medorchestra.plan_diff import diff_plans
     from medorchestra.plan_files import plan_path, read_plan
+    from medorchestra.plan_views.plan_diff import diff_plans
 
     first, second = read_plan(before), read_plan(after)
     difference = diff_plans(first, second, _cases_of(first, plan_path(before), cases))
@@ -316,7 +316,7 @@ def _evenly(cases: Sequence[SyntheticCase], most: int | None) -> list[SyntheticC
 
 def _price(model: str, given: str | None) -> ListPrice | None:
     """The price that was given as `IN,OUT`, or the list price of the model, or None."""
-    from medorchestra.cloud.prices import ListPrice, list_price
+    from medorchestra.cloud.desk.prices import ListPrice, list_price
 
     if given is None:
         return list_price(model)
@@ -330,7 +330,7 @@ def _price(model: str, given: str | None) -> ListPrice | None:
 def _budget(
     max_requests: int | None, max_tokens: int | None, max_cost: float | None, price: ListPrice | None
 ) -> Budget:
-    from medorchestra.cloud.usage import Budget
+    from medorchestra.cloud.desk.usage import Budget
 
     if max_cost is not None and price is None:
         raise SettingsError("--max-cost: no list price is known for this model; give it with --price IN,OUT")

@@ -19,8 +19,8 @@ from medorchestra.plan import Plan, ValidationRecord
 from medorchestra.rehearsal_scores import CaseReading, FindingScore, RehearsalScores
 
 if TYPE_CHECKING:
-    from medorchestra.cloud.prices import ListPrice
-    from medorchestra.cloud.usage import Usage
+    from medorchestra.cloud.desk.prices import ListPrice
+    from medorchestra.cloud.desk.usage import Usage
     from medorchestra.rehearsal import MadePlan, PlanProgress
 
 PLAIN_EVERY_SECONDS = 10.0

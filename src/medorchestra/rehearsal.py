@@ -30,13 +30,13 @@ from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import SyntheticCase, read_cases, write_cases, write_whole
 
 if TYPE_CHECKING:  # the cloud side is loaded by `make_plan` alone: a rehearsal inside the hospital needs none of it
-    from medorchestra.cloud.asking import CloudDesk, Effort
-    from medorchestra.cloud.client import CloudModel
-    from medorchestra.cloud.egress_gate import Allowed
+    from medorchestra.cloud.desk.client import CloudModel
+    from medorchestra.cloud.desk.cloud_desk import CloudDesk, Effort
+    from medorchestra.cloud.desk.prices import ListPrice
+    from medorchestra.cloud.desk.usage import Budget, Usage
+    from medorchestra.cloud.egress.gate import Allowed
     from medorchestra.cloud.guideline import Guideline
     from medorchestra.cloud.planner import PlannerSettings, PlanRun
-    from medorchestra.cloud.prices import ListPrice
-    from medorchestra.cloud.usage import Budget, Usage
 
 Progress = Callable[[CaseReading], None]
 """Called after every case."""
@@ -259,13 +259,13 @@ class _Maker:
     @contextmanager
     def desk(self, cloud: str | CloudModel) -> Iterator[CloudDesk]:
         """The door to the cloud, with all that a request passes: gate, log, cache, budget."""
-        from medorchestra.cloud.asking import DESK_INSTRUCTIONS, CloudDesk
-        from medorchestra.cloud.client import OpenAICloudModel
-        from medorchestra.cloud.egress_gate import EgressGate
-        from medorchestra.cloud.egress_log import SHORTEST_SECRET, EgressLog
-        from medorchestra.cloud.prices import list_price
+        from medorchestra.cloud.desk.client import OpenAICloudModel
+        from medorchestra.cloud.desk.cloud_desk import DESK_INSTRUCTIONS, CloudDesk
+        from medorchestra.cloud.desk.prices import list_price
+        from medorchestra.cloud.desk.reply_cache import ReplyCache
+        from medorchestra.cloud.egress.gate import EgressGate
+        from medorchestra.cloud.egress.log import SHORTEST_SECRET, EgressLog
         from medorchestra.cloud.prompt_texts import packaged_instructions
-        from medorchestra.cloud.reply_cache import ReplyCache
 
         making = self._making
         with ExitStack() as opened:

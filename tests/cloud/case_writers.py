@@ -10,14 +10,14 @@ import random
 import re
 from collections.abc import Callable
 
-from medorchestra.cloud.asking import DESK_INSTRUCTIONS, CloudDesk, Effort
-from medorchestra.cloud.client import ChatRequest
-from medorchestra.cloud.egress_gate import EgressGate
-from medorchestra.cloud.egress_log import EgressLog
+from medorchestra.cloud.desk.client import ChatRequest
+from medorchestra.cloud.desk.cloud_desk import DESK_INSTRUCTIONS, CloudDesk, Effort
+from medorchestra.cloud.desk.reply_cache import ReplyCache
+from medorchestra.cloud.desk.scripted_cloud import ScriptedCloudModel
+from medorchestra.cloud.egress.gate import EgressGate
+from medorchestra.cloud.egress.log import EgressLog
 from medorchestra.cloud.guideline import Guideline
 from medorchestra.cloud.prompt_texts import packaged_instructions
-from medorchestra.cloud.reply_cache import ReplyCache
-from medorchestra.cloud.scripted_cloud import ScriptedCloudModel
 from medorchestra.plan import Plan
 
 Change = Callable[[dict], None]

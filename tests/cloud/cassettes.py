@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cloud.loopback import Behaviour, Connection, Told, as_json, completion, serving
 
-from medorchestra.cloud.client import ChatReply, ChatRequest, CloudModel, FinishReason, read_wire_body
+from medorchestra.cloud.desk.client import ChatReply, ChatRequest, CloudModel, FinishReason, read_wire_body
 
 Cassette = Mapping[str, ChatReply]
 """Request digest -> reply."""

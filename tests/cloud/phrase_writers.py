@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from cloud.case_writers import sections_of
 
-from medorchestra.cloud.client import ChatRequest
-from medorchestra.cloud.scripted_cloud import ScriptedCloudModel
+from medorchestra.cloud.desk.client import ChatRequest
+from medorchestra.cloud.desk.scripted_cloud import ScriptedCloudModel
 from medorchestra.plan import Plan
 
 Change = Callable[[dict], None]

@@ -18,9 +18,9 @@ from cloud.cassettes import (
     write_cassette,
 )
 
-from medorchestra.cloud.client import ChatReply, ChatRequest, FinishReason, OpenAICloudModel, wire_body
-from medorchestra.cloud.reply_cache import ReplyCache
-from medorchestra.cloud.scripted_cloud import ScriptedCloudModel
+from medorchestra.cloud.desk.client import ChatReply, ChatRequest, FinishReason, OpenAICloudModel, wire_body
+from medorchestra.cloud.desk.reply_cache import ReplyCache
+from medorchestra.cloud.desk.scripted_cloud import ScriptedCloudModel
 from medorchestra.errors import CloudError
 
 KEY = "sk-planted-0123456789abcdef"

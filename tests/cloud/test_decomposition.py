@@ -9,7 +9,6 @@ import pytest
 from cloud.toy.nodule import DECOMPOSITION, GUIDELINE, ToyCloud, decomposition_with, toy_desk
 
 from medorchestra.cloud import decomposition as module
-from medorchestra.cloud.asking import Effort
 from medorchestra.cloud.decomposition import (
     Decomposition,
     decompose,
@@ -19,6 +18,7 @@ from medorchestra.cloud.decomposition import (
     relevant_sections,
     under_rules_of,
 )
+from medorchestra.cloud.desk.cloud_desk import Effort
 from medorchestra.cloud.guideline import Section
 from medorchestra.errors import CloudError
 from medorchestra.synthetic import SyntheticCase, check_case

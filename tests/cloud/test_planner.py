@@ -17,9 +17,9 @@ from cloud.toy.nodule import (
     toy_reading,
 )
 
-from medorchestra.cloud.asking import Effort
-from medorchestra.cloud.client import ChatReply, FinishReason
 from medorchestra.cloud.decomposition import Decomposition
+from medorchestra.cloud.desk.client import ChatReply, FinishReason
+from medorchestra.cloud.desk.cloud_desk import Effort
 from medorchestra.cloud.planner import Planner, PlannerSettings
 from medorchestra.errors import CloudError, SettingsError, StorageError, UnusableAnswerError
 from medorchestra.local.records import Report

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from medorchestra.cloud.prices import LIST_PRICES, ListPrice
+from medorchestra.cloud.desk.prices import LIST_PRICES, ListPrice
+from medorchestra.cloud.desk.usage import StepUsage, Usage
 from medorchestra.cloud.run_record import case_facts, usage_facts
-from medorchestra.cloud.usage import StepUsage, Usage
 from medorchestra.synthetic import cases_digest, read_cases
 
 USAGE = Usage(

@@ -177,7 +177,7 @@ def test_a_question_that_asks_to_send_the_report_somewhere_is_text_and_nothing_e
     assert read.question(read.subtasks[1]) == asks.replace(
         "{{ labels }}", "calcified; without calcification; not stated"
     )
-    from medorchestra.plan_view import plan_html
+    from medorchestra.plan_views.plan_view import plan_html
 
     sections = {section.number: (section.title, section.text) for section in GUIDELINE.sections.values()}
     shown = plan_html(read, sections)

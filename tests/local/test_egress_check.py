@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from medorchestra.cloud.egress_log import EgressLog
+from medorchestra.cloud.egress.log import EgressLog
 from medorchestra.cloud.outgoing import Piece, PieceKind
 from medorchestra.errors import EgressError, SettingsError
 from medorchestra.local.egress_check import check_egress

@@ -13,11 +13,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medorchestra.cloud.asking import Ask, CloudDesk
+from medorchestra.cloud.desk.cloud_desk import Ask, CloudDesk
 from medorchestra.cloud.guideline import Guideline, Section
 from medorchestra.cloud.outgoing import Piece, PieceKind, guideline_piece
 from medorchestra.cloud.prompt_texts import instruction
-from medorchestra.cloud.proof import prove
+from medorchestra.cloud.proof.proof import prove
 from medorchestra.errors import CaseError, RuleError
 from medorchestra.plan import (
     Citation,

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from medorchestra.cloud.asking import CloudDesk
-from medorchestra.cloud.case_briefs import case_briefs
-from medorchestra.cloud.case_writing import CaseWriting, write_cases
+from medorchestra.cloud.cases.case_briefs import case_briefs
+from medorchestra.cloud.cases.case_writing import CaseWriting, write_cases
+from medorchestra.cloud.cases.example_choice import choose_examples, without_leaks
+from medorchestra.cloud.cases.phrase_writing import PhraseBankWriting, write_phrase_bank
 from medorchestra.cloud.decomposition import Decomposition, decompose, plan_of, under_rules_of
-from medorchestra.cloud.example_choice import choose_examples, without_leaks
+from medorchestra.cloud.desk.cloud_desk import CloudDesk
 from medorchestra.cloud.guideline import Guideline
-from medorchestra.cloud.phrase_writing import PhraseBankWriting, write_phrase_bank
-from medorchestra.cloud.proof import Proof, prove
+from medorchestra.cloud.proof.proof import Proof, prove
 from medorchestra.cloud.subtask_writing import Failure, revise_subtasks, with_subtasks, write_subtasks
 from medorchestra.errors import SettingsError, StorageError, UnusableAnswerError
 from medorchestra.plan import Plan, Subtask

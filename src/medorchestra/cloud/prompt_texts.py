@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 from string import Template
 
-from medorchestra.cloud.egress_gate import Instruction
+from medorchestra.cloud.egress.gate import Instruction
 from medorchestra.cloud.outgoing import Piece, PieceKind
 from medorchestra.errors import SettingsError
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from medorchestra.cloud.cases.phrase_writing import PhraseBankWriting
+from medorchestra.cloud.desk.prices import LIST_PRICES, ListPrice, estimate
+from medorchestra.cloud.desk.usage import Usage
 from medorchestra.cloud.guideline import Guideline
-from medorchestra.cloud.phrase_writing import PhraseBankWriting
 from medorchestra.cloud.planner import PlanRun
-from medorchestra.cloud.prices import LIST_PRICES, ListPrice, estimate
-from medorchestra.cloud.usage import Usage
 from medorchestra.plan import Plan
 from medorchestra.rehearsal_scores import RehearsalScores
 from medorchestra.synthetic import SPLITS, SyntheticCase, cases_digest

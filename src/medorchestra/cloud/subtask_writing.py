@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medorchestra.cloud.asking import Ask, CloudDesk
 from medorchestra.cloud.decomposition import Decomposition, FindingDraft, relevant_sections
+from medorchestra.cloud.desk.cloud_desk import Ask, CloudDesk
 from medorchestra.cloud.guideline import Guideline
 from medorchestra.cloud.outgoing import Piece, PieceKind, case_piece, guideline_piece
 from medorchestra.cloud.prompt_texts import instruction

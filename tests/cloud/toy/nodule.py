@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medorchestra.cloud.asking import DESK_INSTRUCTIONS, CloudDesk
-from medorchestra.cloud.client import ChatRequest
-from medorchestra.cloud.egress_gate import EgressGate
-from medorchestra.cloud.egress_log import EgressLog
+from medorchestra.cloud.desk.client import ChatRequest
+from medorchestra.cloud.desk.cloud_desk import DESK_INSTRUCTIONS, CloudDesk
+from medorchestra.cloud.desk.reply_cache import ReplyCache
+from medorchestra.cloud.desk.scripted_cloud import CloudReply, ScriptedCloudModel
+from medorchestra.cloud.egress.gate import EgressGate
+from medorchestra.cloud.egress.log import EgressLog
 from medorchestra.cloud.guideline import read_guideline
 from medorchestra.cloud.prompt_texts import packaged_instructions
-from medorchestra.cloud.reply_cache import ReplyCache
-from medorchestra.cloud.scripted_cloud import CloudReply, ScriptedCloudModel
 from medorchestra.local.engine.scripted import Reply, ScriptedEngine, ScriptedQuestion
 from medorchestra.plan import Citation, PromptForms, Subtask
 

@@ -1,0 +1,1 @@
+"""The door to the hosted model: requests, replies kept and read, budget, prices."""

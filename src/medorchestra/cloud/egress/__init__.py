@@ -1,0 +1,1 @@
+"""What may leave: identifier scan, gate, hash-chained log."""

@@ -1,0 +1,1 @@
+"""Phrase banks and the labelled reports composed from them; known to both sides."""

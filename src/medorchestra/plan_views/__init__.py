@@ -1,0 +1,1 @@
+"""A plan as a clinician reads it: terminal, page for sign-off, rules in words."""
