@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -161,24 +162,29 @@ class Planner:
         plan = plan_of(decomposition, self.guideline, subtasks, model=self.desk.model_name)
         self._keep(plan)
         cases = [under_rules_of(plan, case) for case in cases]
-        writing = self._write_cases(plan, cases)
-        everything = (*cases, *writing.cases)
-        phrases = None
-        if self.settings.phrase_bank:
-            self.say("writing the phrase bank")
-            phrases = write_phrase_bank(self.desk, plan, self.folder, guideline=self.guideline, seed=self.settings.seed)
-        own = _development(everything)
-        plan = without_leaks(choose_examples(plan, own), everything)
-        self._keep(plan)
-        development = None
-        if rehearse is not None and own:
-            plan, development = self._improve(plan, decomposition, own, rehearse)
+        with ThreadPoolExecutor(1, thread_name_prefix="phrases") as beside:
+            # Phrases depend on nothing that comes after the plan's first draft.
+            phrase_writing = beside.submit(self._write_phrases, plan)
+            writing = self._write_cases(plan, cases)
+            everything = (*cases, *writing.cases)
+            own = _development(everything)
+            plan = without_leaks(choose_examples(plan, own), everything)
             self._keep(plan)
+            development = None
+            if rehearse is not None and own:
+                plan, development = self._improve(plan, decomposition, own, rehearse)
+                self._keep(plan)
+            phrases = phrase_writing.result()
         proof = prove(plan, self.guideline, everything)
         self._write("proof.txt", "\n".join(proof.lines()) + "\n")
         return PlanRun(plan, proof, everything, writing, phrases, tuple(self._rounds), development)
 
-    # ----------------------------------------------------------------- cases
+    # ------------------------------------------------------- cases and phrases
+
+    def _write_phrases(self, plan: Plan) -> PhraseBankWriting | None:
+        if not self.settings.phrase_bank:
+            return None
+        return write_phrase_bank(self.desk, plan, self.folder, guideline=self.guideline, seed=self.settings.seed)
 
     def _write_cases(self, plan: Plan, given: Sequence[SyntheticCase]) -> CaseWriting:
         """Write the cases asked for, then more where something is not covered yet."""
