@@ -6,14 +6,12 @@ import json
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 
 import pytest
-from cloud.loopback import as_json, completion, failing, hang_up, html, late, serving
-from pydantic import BaseModel, ConfigDict, Field
+from cloud.desk.small_desk import GOOD, KEY, LATE, PIECES, Boundary, Finding, desk, hosted
+from cloud.loopback import completion, serving
 
-from medorchestra.cloud.desk.backoff import Backoff
-from medorchestra.cloud.desk.client import ChatReply, FinishReason, OpenAICloudModel, read_wire_body
+from medorchestra.cloud.desk.client import ChatReply, FinishReason, read_wire_body
 from medorchestra.cloud.desk.cloud_desk import (
     CUT_OFF,
     DECLINED,
@@ -31,69 +29,13 @@ from medorchestra.cloud.desk.usage import Budget, StepUsage
 from medorchestra.cloud.egress.gate import EgressGate, Instruction
 from medorchestra.cloud.egress.log import EgressLog, verify_log
 from medorchestra.cloud.guideline import Guideline, Section
-from medorchestra.cloud.outgoing import Piece, PieceKind, case_piece, guideline_piece
+from medorchestra.cloud.outgoing import Piece, PieceKind, guideline_piece
 from medorchestra.errors import BudgetError, CloudError, EgressError, SettingsError, StorageError
-
-KEY = "sk-planted-0123456789abcdef"
-GOOD = '{"name": "sma_contact", "values": ["none", "<=180", ">180"]}'
-LATE = '{"name": "ca_contact", "values": ["none", "<=180"]}'
-
-
-class Finding(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    values: list[str] = Field(min_length=2)
-
-
-PIECES = (
-    Piece(PieceKind.INSTRUCTION, "decompose", "List one finding."),
-    Piece(PieceKind.GUIDELINE, "3.1", "Contact of more than 180 degrees is locally advanced."),
-)
-
-
-@dataclass
-class Boundary:
-    """A gate and a log in one, which remember the order of things."""
-
-    refuse: str | None = None
-    events: list[tuple] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def check(self, pieces):
-        self.events.append(("check", tuple(piece.kind.value for piece in pieces)))
-        for piece in pieces:
-            if self.refuse is not None and self.refuse in piece.text:
-                raise EgressError(f"{piece.kind.value} {piece.origin}: a telephone number")
-
-    def record_request(self, *, step, endpoint, model, request_digest, pieces):
-        with self.lock:
-            self.events.append(("request", step, endpoint, model, request_digest, tuple(pieces)))
-            return sum(event[0] == "request" for event in self.events)
-
-    def record_reply(self, number, *, reply_digest, input_tokens, output_tokens):
-        self.events.append(("reply", number, reply_digest is not None, input_tokens, output_tokens))
-
-    def names(self):
-        return [event[0] for event in self.events]
 
 
 @pytest.fixture
 def boundary():
     return Boundary()
-
-
-def desk(model, boundary, **settings):
-    if not hasattr(model, "complete"):
-        replies = iter(() if callable(model) else model)
-        model = ScriptedCloudModel(model if callable(model) else lambda _: next(replies))
-    return CloudDesk(model, gate=boundary, log=boundary, **settings), model
-
-
-def hosted(server, request, **settings):
-    settings = {"timeout": 5.0, "backoff": Backoff(sleep=lambda _: None), **settings}
-    model = OpenAICloudModel("large-1", base_url=server.url, **settings)
-    request.addfinalizer(model.close)
-    return model
 
 
 @pytest.fixture(autouse=True)
@@ -480,78 +422,3 @@ def test_a_desk_whose_gate_does_not_know_its_form_sends_nothing(boundary):
     with pytest.raises(EgressError, match="instruction 'answer form': no packaged prompt has this name"):
         CloudDesk(model, gate=gate, log=boundary).ask("decompose", PIECES[1:], Finding)
     assert model.requests == ()
-
-
-MISBEHAVIOURS = {
-    "prose around the object": [completion(f"Sure! Here it is:\n```json\n{GOOD}\n```\nAnything else?")],
-    "invalid JSON": [completion(GOOD[:-1]), completion(GOOD)],
-    "schema ignored": [completion("The finding is contact with the SMA."), completion(GOOD)],
-    "schema refused": [as_json(400, {"error": {"message": "x", "param": "response_format"}}), completion(GOOD)],
-    "cut off": [completion(GOOD[:9], finish="length"), completion(GOOD)],
-    "refusal": [completion(None, refusal="No."), completion(GOOD)],
-    "content filter": [completion("", finish="content_filter"), completion(GOOD)],
-    "rate limit with Retry-After": [failing(429, retry_after="2"), completion(GOOD)],
-    "rate limit without Retry-After": [failing(429), failing(429), completion(GOOD)],
-    "server errors": [failing(500), failing(503), completion(GOOD)],
-    "time-out": [late(0.3, completion(LATE)), completion(GOOD)],
-    "connection reset": [hang_up, completion(GOOD)],
-    "empty choices": [as_json(200, {"choices": []}), completion(GOOD)],
-    "HTML error page": [html(502), html(200), completion(GOOD)],
-    "empty message": [completion(None), completion(GOOD)],
-    "two objects": [completion(LATE + GOOD), completion(GOOD)],
-}
-
-
-@pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_a_misbehaving_server_ends_in_a_repaired_answer(name, boundary, request):
-    with serving(MISBEHAVIOURS[name]) as server:
-        model = hosted(server, request, timeout=0.15 if name == "time-out" else 5.0)
-        asked, _ = desk(model, boundary)
-        assert asked.ask("decompose", PIECES, Finding).name == "sma_contact"
-        assert len(server.bodies) == len(MISBEHAVIOURS[name])
-    sent = [event[4] for event in boundary.events if event[0] == "request"]
-    answered = [event for event in boundary.events if event[0] == "reply"]
-    assert len(sent) == len(answered) == asked.usage.total.requests
-
-
-@pytest.mark.parametrize(
-    ("behave", "says"),
-    [
-        (
-            completion("no"),
-            "decompose: no usable answer from large-1 after 4 requests; 1 problems in the last: the answer",
-        ),
-        (
-            completion("{", finish="length"),
-            "decompose: no usable answer from large-1 after 4 requests.*cut off at 65536",
-        ),
-        (completion(None, refusal="No."), "decompose: no usable answer from large-1 after 2 requests.*declined"),
-        (failing(429), "decompose: http://127.0.0.1:.*too many requests .HTTP 429.; gave up after 6 attempts"),
-        (failing(500), "decompose: http://127.0.0.1:.*the server failed .HTTP 500.; gave up after 6 attempts"),
-        (failing(401), "decompose: http://127.0.0.1:.*the key in OPENAI_API_KEY was not accepted"),
-        (hang_up, "decompose: http://127.0.0.1:.*cannot be reached"),
-        (as_json(200, {"choices": []}), "decompose: http://127.0.0.1:.*without a message"),
-        (html(200), "decompose: http://127.0.0.1:.*an HTML page"),
-    ],
-)
-def test_a_server_that_goes_on_misbehaving_ends_in_a_clear_error(behave, says, boundary, request):
-    with serving(behave) as server:
-        asked, _ = desk(hosted(server, request), boundary)
-        with pytest.raises(CloudError, match=says) as caught:
-            asked.ask("decompose", PIECES, Finding)
-    assert "sk-planted" not in str(caught.value)
-    assert boundary.names().count("request") == boundary.names().count("reply") == asked.usage.total.requests
-
-
-def test_a_server_that_ignores_the_schema_is_noticed(boundary, request):
-    with serving([completion("The finding is contact."), completion(f"Here: {GOOD}"), completion(GOOD)]) as server:
-        asked, _ = desk(hosted(server, request), boundary)
-        asked.ask("decompose", PIECES, Finding)
-        assert asked.usage.steps["decompose"].schema_ignored == 2
-        asked.ask("subtasks", PIECES, Finding)
-        assert asked.usage.steps["subtasks"].schema_ignored == 0
-
-
-def test_only_a_synthetic_case_becomes_a_piece():
-    with pytest.raises(TypeError, match="only a SyntheticCase may leave, not a str"):
-        case_piece("CT of the abdomen.")
