@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
+from plan_by_hand import PLAN_BY_HAND
+
 from medorchestra.phrases.phrase_answers import (
     AmongAnswer,
     ClosingAnswer,
@@ -23,9 +25,8 @@ from medorchestra.phrases.phrase_answers import (
 )
 from medorchestra.phrases.phrase_bank import PhraseBank
 from medorchestra.plan import Plan, Provenance
-from medorchestra.plan_files import read_plan
 
-PLAN = read_plan("pancreatic_cancer")
+PLAN = PLAN_BY_HAND
 PROVENANCE = Provenance(origin="hand", author="the tests", made_on=date(2026, 11, 24))
 
 ARTERIES = {"sma_contact": "SMA", "ca_contact": "coeliac axis", "cha_contact": "CHA"}

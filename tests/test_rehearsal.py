@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cloud.toy.nodule import DECOMPOSITION, GUIDELINE, GUIDELINE_FILE, ToyCloud, toy_engine, toy_reading
+from plan_by_hand import PLAN_BY_HAND, cases_by_hand
 
 import medorchestra as mo
 from medorchestra.cloud.desk.cloud_desk import Effort
@@ -24,8 +25,8 @@ from medorchestra.local.records import Report
 from medorchestra.plan import Accuracy, ValidationRecord
 from medorchestra.rehearsal import PlanMaking, make_plan, rehearse, validated
 
-PLAN = mo.read_plan("pancreatic_cancer")
-CASES = mo.read_cases("pancreatic_cancer", "held_out")[:6]
+PLAN = PLAN_BY_HAND
+CASES = cases_by_hand("held_out")[:6]
 DAY = date(2026, 11, 24)
 CANARY = "CANARY-5530"
 
@@ -133,7 +134,7 @@ def test_a_new_record_takes_the_place_of_the_old_one_of_the_pair_and_of_those_of
 
 
 def test_cases_that_prompts_may_be_fitted_to_validate_nothing():
-    fitted = mo.read_cases("pancreatic_cancer", "development")[:2]
+    fitted = cases_by_hand("development")[:2]
     scores = rehearse(PLAN, [*CASES, *fitted], perfect_reader(PLAN, [*CASES, *fitted]))
     with pytest.raises(ValueError, match="2 of the cases are not held out"):
         validated(PLAN, scores)

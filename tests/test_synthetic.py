@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
+from plan_by_hand import PLAN_BY_HAND
 from small_phrase_bank import parts_plan
 
 from medorchestra.errors import CaseError, StorageError
-from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import cases_digest, check_case, labelled, read_cases, write_cases
 
-PLAN = read_plan("pancreatic_cancer")
+PLAN = PLAN_BY_HAND
 FINDINGS = {f.name: NOT_STATED if f.values else None for f in PLAN.findings} | {"tumor_present": "no"}
 CASE = {
     "id": "a",

@@ -87,6 +87,7 @@ def make(  # noqa: PLR0913 - one parameter for each option of the command
         int | None, typer.Option("--rehearse-on", min=1, help="Development cases of a rehearsal; default all.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the reports that are asked for.")] = 1,
+    topic: Annotated[str | None, typer.Option("--topic", help="Short name of the plan; default the model's.")] = None,
     max_requests: Annotated[int | None, typer.Option("--max-requests", min=1, help="Requests to send at most.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens to spend at most.")] = None,
     max_cost: Annotated[float | None, typer.Option("--max-cost", min=0, help="US dollars to spend at most.")] = None,
@@ -118,7 +119,12 @@ def make(  # noqa: PLR0913 - one parameter for each option of the command
     text, list_price = read_guideline(guideline), _price(cloud, price)
     budget = _budget(max_requests, max_tokens, max_cost, list_price)
     settings = PlannerSettings(
-        cases=write_cases, phrase_bank=phrases, revision_rounds=revisions, rehearsal_cases=rehearse_on, seed=seed
+        cases=write_cases,
+        phrase_bank=phrases,
+        revision_rounds=revisions,
+        rehearsal_cases=rehearse_on,
+        seed=seed,
+        topic=topic,
     )
     with (
         _interruptible(),

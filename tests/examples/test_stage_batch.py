@@ -11,14 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from plan_by_hand import PLAN_BY_HAND, cases_by_hand
 
 import medorchestra as mo
 from medorchestra.local.scope import scope_problems
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DEMO_REPORTS = EXAMPLES / "pancreas_reports.csv"
-PLAN = mo.read_plan("pancreatic_cancer")
-CASES = {case.id: case for case in mo.read_cases("pancreatic_cancer", "held_out")}
+PLAN = PLAN_BY_HAND
+CASES = {case.id: case for case in cases_by_hand("held_out")}
 CANARY = "CANARY-7731"
 
 
@@ -126,7 +127,7 @@ def test_the_demo_reports_differ_from_every_synthetic_case():
         words = text.lower().split()
         return {tuple(words[place : place + length]) for place in range(len(words) - length + 1)}
 
-    known = set().union(*(runs(case.text) for case in mo.read_cases("pancreatic_cancer")))
+    known = set().union(*(runs(case.text) for case in cases_by_hand()))
     for row in demo_rows():
         own = runs(row["Report Text"])
         assert len(own & known) <= len(own) / 20, row["Accession Number"]

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plan_by_hand import PLAN_BY_HAND
 
 from medorchestra.local.aggregator import decide
 from medorchestra.local.answers import Answer, AnswerStatus, Quote
-from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
 
-PLAN = read_plan("pancreatic_cancer")
+PLAN = PLAN_BY_HAND
 QUOTE = Quote(0, 4, "text", 0.9, "focus_terms")
 CLEAR = {
     "tumor_present": "yes",

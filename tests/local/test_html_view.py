@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plan_by_hand import PLAN_BY_HAND, cases_by_hand
 
 from medorchestra.local.aggregator import decide
 from medorchestra.local.answer_key import perfect_reader
@@ -18,12 +19,10 @@ from medorchestra.local.html_view import MOST_ROWS, chance, pieces_of, results_h
 from medorchestra.local.records import Report
 from medorchestra.local.results import Results
 from medorchestra.local.staged_report import ReportStatus, StagedReport
-from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
-from medorchestra.synthetic import read_cases
 
-PLAN = read_plan("pancreatic_cancer")
-CASES = {case.id: case for case in read_cases("pancreatic_cancer", "held_out")}
+PLAN = PLAN_BY_HAND
+CASES = {case.id: case for case in cases_by_hand("held_out")}
 CLEAR = {
     "tumor_present": "yes",
     "liver_mets": "no",

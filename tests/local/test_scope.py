@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from plan_by_hand import PLAN_BY_HAND, cases_by_hand
 
 from medorchestra.local.scope import scope_problems
-from medorchestra.plan_files import read_plan
-from medorchestra.synthetic import read_cases
 
-SCOPE = read_plan("pancreatic_cancer").scope
+SCOPE = PLAN_BY_HAND.scope
 
 GERMAN = (
     "CT Abdomen. Raumforderung im Pankreaskopf von 3,2 cm mit Kontakt zur Arteria mesenterica superior. "
@@ -53,7 +52,7 @@ def test_terse_and_upper_case_reports_are_not_flagged(text):
 
 
 def test_free_text_on_a_tumour_is_hardly_ever_flagged_and_forms_only_where_they_do_not_name_the_organ():
-    cases = [c for c in read_cases("pancreatic_cancer", "development") if c.findings["tumor_present"] == "yes"]
+    cases = [c for c in cases_by_hand("development") if c.findings["tumor_present"] == "yes"]
     problems = {case.id: scope_problems(case.text, SCOPE) for case in cases}
     free = [case.id for case in cases if case.form == "free_text"]
     assert sum(bool(problems[name]) for name in free) <= len(free) // 10

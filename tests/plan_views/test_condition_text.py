@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plan_by_hand import PLAN_BY_HAND
 from plan_with_parts import plan_with_parts
 from strategies import conditions, domains, knowledge
 
@@ -38,7 +39,7 @@ from medorchestra.rules import (
 )
 from medorchestra.topics import topics
 
-PLAN = read_plan("pancreatic_cancer")
+PLAN = PLAN_BY_HAND
 PARTS = plan_with_parts()
 
 

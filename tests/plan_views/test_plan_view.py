@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plan_by_hand import PLAN_BY_HAND, cases_by_hand
 from plan_with_parts import GUIDELINE, SECTIONS, plan_with_parts
 from rich.console import Console
 
@@ -41,11 +42,12 @@ def shipped():
         except CaseError:
             cases = ()
         yield topic, read_plan(topic), sections_of(topic), cases
+    yield "by_hand", PLAN_BY_HAND, sections_of("pancreatic_cancer"), cases_by_hand()
     yield "tnm_in_parts", plan_with_parts(), SECTIONS, ()
 
 
 SHIPPED = {name: (plan, sections, cases) for name, plan, sections, cases in shipped()}
-PLAN, PANCREAS, CASES = SHIPPED["pancreatic_cancer"]
+PLAN, PANCREAS, CASES = SHIPPED["by_hand"]
 
 
 class Shown(HTMLParser):

@@ -50,6 +50,7 @@ class PlannerSettings:
         example_counts: numbers of solved examples in a prompt that are tried.
         contexts: what the model reads of a report: the choices that are tried.
         seed: of briefs and phrases.
+        topic: the plan's short name; default the one that the cloud model gives it.
     """
 
     cases: int = 320
@@ -62,6 +63,7 @@ class PlannerSettings:
     example_counts: tuple[int, ...] = (0, 3)
     contexts: tuple[Context, ...] = ("full", "focused")
     seed: int = 1
+    topic: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.cases, self.coverage_rounds, self.revision_rounds) < 0 or self.findings_a_round < 1:
@@ -157,6 +159,8 @@ class Planner:
             raise TypeError(f"a plan is made from synthetic cases only, not from {', '.join(foreign)}")
         self.say("decomposing the guideline")
         decomposition = decompose(self.desk, self.guideline, _development(cases))
+        if self.settings.topic is not None:
+            decomposition = decomposition.model_copy(update={"topic": self.settings.topic})
         self.say(f"{len(decomposition.findings)} findings, {len(decomposition.rules)} rules; writing subtasks")
         subtasks = write_subtasks(self.desk, self.guideline, decomposition)
         plan = plan_of(decomposition, self.guideline, subtasks, model=self.desk.model_name)

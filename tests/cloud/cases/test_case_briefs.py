@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plan_by_hand import PLAN_BY_HAND
 from random_plans import plans
 from small_phrase_bank import parts_plan
 
@@ -29,11 +30,10 @@ from medorchestra.cloud.cases.reading_traps import wordings_of
 from medorchestra.cloud.cases.report_styles import REPORT_STYLES, styles_for
 from medorchestra.errors import SettingsError
 from medorchestra.plan import Finding, NotStated, NumberRange
-from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED, evaluate, findings_in
 from medorchestra.synthetic import labelled
 
-PLAN = read_plan("pancreatic_cancer")
+PLAN = PLAN_BY_HAND
 BRIEFS = case_briefs(PLAN)
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from cloud.case_writers import is_complaint, open_desk, read, said, sections_of, writer_and_reader, written
+from plan_by_hand import PLAN_BY_HAND
 
 from medorchestra.cloud.cases import case_writing
 from medorchestra.cloud.cases.case_briefs import case_briefs
@@ -14,12 +15,11 @@ from medorchestra.cloud.desk.scripted_cloud import ScriptedCloudModel
 from medorchestra.cloud.egress.log import verify_log
 from medorchestra.cloud.guideline import read_guideline
 from medorchestra.errors import CloudError
-from medorchestra.plan_files import read_plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import check_case, read_cases
 from medorchestra.topics import guideline_folder
 
-PLAN = read_plan("pancreatic_cancer")
+PLAN = PLAN_BY_HAND
 GUIDELINE = read_guideline(guideline_folder("pancreatic_cancer") / "guideline.md")
 BRIEFS = case_briefs(PLAN, 20, seed=3)
 

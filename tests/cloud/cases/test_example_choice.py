@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from plan_by_hand import PLAN_BY_HAND, cases_by_hand
 
 from medorchestra.cloud.cases.example_choice import EXAMPLES_FOR_A_FINDING, choose_examples, without_leaks
-from medorchestra.plan_files import read_plan
-from medorchestra.synthetic import labelled, read_cases
+from medorchestra.synthetic import labelled
 
-PLAN = read_plan("pancreatic_cancer")
-CASES = read_cases("pancreatic_cancer", "development")
+PLAN = PLAN_BY_HAND
+CASES = cases_by_hand("development")
 
 
 def examples_of(plan, finding):
@@ -67,7 +67,7 @@ def test_a_report_silent_on_the_finding_gives_an_example_of_not_stated():
 
 def test_cases_of_another_split_are_refused():
     with pytest.raises(ValueError, match="not of the development split, first: cal-"):
-        choose_examples(PLAN, read_cases("pancreatic_cancer", "calibration"))
+        choose_examples(PLAN, cases_by_hand("calibration"))
 
 
 def test_a_long_example_that_stands_in_a_case_of_another_split_is_taken_out_and_a_short_one_stays():
