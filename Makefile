@@ -39,8 +39,8 @@ demo: .venv/.local ## stage the example reports with the default model and show 
 test: lint ## lint, then the whole test suite, with the real model
 	$(ONE_MODEL) $(WORKERS)
 
-test-fast: .venv/.dev ## the tests that load no model
-	$(BIN)/python -m pytest $(WORKERS) -m "not model"
+test-fast: .venv/.dev ## the tests that load no model and replay no recorded run
+	$(BIN)/python -m pytest $(WORKERS) -m "not model and not recorded"
 
 lint: .venv/.dev ## style, types, and who may import whom
 	$(BIN)/ruff check .

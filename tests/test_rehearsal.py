@@ -185,7 +185,7 @@ def test_run_json_says_what_was_asked_what_it_cost_and_what_came_of_it(finished)
     )
     assert run["cases"]["written"] == sum(run["cases"]["splits"].values()) == 24
     assert run["proof"] == {"holds": True, "checked": dict(made.run.proof.counts), "problems": {}}
-    assert [one["kind"] for one in run["rounds"]] == ["profile", "profile"]
+    assert [one["kind"] for one in run["rounds"]] == ["profile", "profile", "profile"]
     assert run["held_out"]["outcome"] == [made.held_out.outcome_correct, len(made.held_out.decided)]
     check = verify_log(out / "egress.jsonl", head=run["egress_log_head"])
     assert check.intact

@@ -75,7 +75,12 @@ def write_cassette(cassette: Cassette, path: Path) -> None:
 
 def read_cassette(path: Path) -> dict[str, ChatReply]:
     """Read a cassette; of two replies to one request, the last one counts."""
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return read_replies(path.read_text(encoding="utf-8"))
+
+
+def read_replies(text: str) -> dict[str, ChatReply]:
+    """The cassette in the text of its file."""
+    lines = (json.loads(line) for line in text.split("\n") if line)
     return {line["request"]: _reply(line["reply"]) for line in lines}
 
 

@@ -66,7 +66,15 @@ def hasty(finding, label, until="Read again"):
 def test_the_steps_come_in_order_and_leave_their_records(tmp_path):
     told = []
     made = run(tmp_path, told=told)
-    assert [line.split()[0] for line in told] == ["decomposing", "4", "writing", "rehearsing", "round", "round"]
+    assert [line.split()[0] for line in told] == [
+        "decomposing",
+        "4",
+        "writing",
+        "rehearsing",
+        "round",
+        "round",
+        "round",
+    ]
     assert read_plan(tmp_path / "plan.draft.yaml") == made.plan
     assert by_id(read_cases(tmp_path / "cases")) == by_id(made.cases)
     rounds = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text("utf-8").splitlines()]
@@ -149,7 +157,7 @@ def test_a_profile_is_kept_only_if_it_reads_better(tmp_path):
     assert made.plan.profile.examples == 3
     assert made.plan.profile.context == "full"
     kept = {one.changed: one.kept for one in made.rounds if one.kind == "profile"}
-    assert kept == {("context=focused",): (), ("examples=3",): ("examples=3",)}
+    assert kept == {("prompt_form=compact",): (), ("context=focused",): (), ("examples=3",): ("examples=3",)}
 
 
 def test_a_revision_that_gains_is_kept_with_its_paired_comparison(tmp_path):
@@ -331,3 +339,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     blocked.write_text("", encoding="utf-8")
     with toy_desk(ToyCloud(), tmp_path) as desk, pytest.raises(StorageError, match="file"):
         Planner(desk, GUIDELINE, blocked, FEW).run()
+
+
+def test_the_compact_form_is_taken_where_it_does_not_read_worse(tmp_path):
+    made = run(tmp_path, engine=toy_engine(lambda asked: "not stated", "reads nothing in any form"))
+    assert made.plan.profile.prompt_form == "compact"
+    assert [one.changed for one in made.rounds if one.kind == "profile"] == [
+        ("prompt_form=compact",),
+        ("context=focused",),
+    ]
