@@ -102,7 +102,7 @@ def test_every_make_target_named_exists(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_console_blocks_hold_only_commands_that_are_checked(document):
     for command in commands_in(document):
-        assert re.match(r"(make|pip install|git clone|cd) ", command), command
+        assert re.match(r"(make|pip install|git clone|cd|export|medorchestra) ", command), command
 
 
 def test_the_extras_and_the_model_package_named_are_those_of_the_project():
@@ -136,10 +136,12 @@ def test_every_command_named_has_a_help_page():
 
 
 def test_every_option_named_exists():
-    pages = help_page() + help_page("stage")
+    plan = "".join(help_page("plan", command) for command in ("make", "check", "rehearse", "show", "diff"))
+    pages = help_page() + help_page("stage") + plan
     of_others = {"--help", "--no-deps"}  # every command's; pip's
     spans = [span for span in code_spans(README) if not span.startswith(("pip ", "python "))]
-    written = "\n".join([*spans, *(block.code for block in blocks_of(README, "bash"))])
+    commands = [command for command in commands_in(README) if command.startswith("medorchestra ")]
+    written = "\n".join([*spans, *commands, *(block.code for block in blocks_of(README, "bash"))])
     named = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", written)) - of_others
     assert named
     assert {option for option in named if not re.search(rf"{option}\b", pages)} == set()

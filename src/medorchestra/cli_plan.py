@@ -234,9 +234,9 @@ def show(
         return
     console = Console()
     if console.is_terminal:
-        console.print(plan_renderable(plan, sections, fitting))
+        console.print(plan_renderable(plan, sections, fitting, guideline_digest=text.digest))
         return
-    for line in plan_lines(plan, sections, fitting):
+    for line in plan_lines(plan, sections, fitting, guideline_digest=text.digest):
         typer.echo(line)
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 from medorchestra.cloud.cases.case_briefs import case_briefs
 from medorchestra.cloud.cases.case_writing import CaseWriting, write_cases
 from medorchestra.cloud.cases.example_choice import choose_examples, without_leaks
+from medorchestra.cloud.cases.frame_writing import write_frame
 from medorchestra.cloud.cases.phrase_writing import PhraseBankWriting, write_phrase_bank
 from medorchestra.cloud.decomposition import Decomposition, decompose, plan_of, under_rules_of
 from medorchestra.cloud.desk.cloud_desk import CloudDesk
@@ -206,13 +207,20 @@ class Planner:
             if count == 0:
                 break
             self.say(f"writing {count} cases and reading them back")
-            covered = [case.known() for case in (*given, *writing.cases)]
-            briefs = case_briefs(plan, count, seed=settings.seed, prefix=f"{attempt + 1}-", covered=covered)
+            briefs = case_briefs(
+                plan,
+                count,
+                seed=settings.seed,
+                prefix=f"{attempt + 1}-",
+                covered=[case.known() for case in (*given, *writing.cases)],
+                # What writers decline shows in the first round; later ones keep to what goes together.
+                dependencies=write_frame(self.desk, plan, self.guideline).bank.dependencies if attempt else (),
+            )
             writing += write_cases(self.desk, self.guideline, plan, briefs, self.folder / "cases", earlier=writing)
             uncovered = prove(plan, self.guideline, (*given, *writing.cases)).uncovered
             if not uncovered:
                 break
-            count = min(settings.cases, 4 * len(uncovered))
+            count = min(settings.cases, max(4 * len(uncovered), len(writing.rejected)))
         return writing
 
     # ---------------------------------------------------------- improvement

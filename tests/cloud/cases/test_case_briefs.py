@@ -29,6 +29,7 @@ from medorchestra.cloud.cases.case_targets import (
 from medorchestra.cloud.cases.reading_traps import wordings_of
 from medorchestra.cloud.cases.report_styles import REPORT_STYLES, styles_for
 from medorchestra.errors import SettingsError
+from medorchestra.phrases.phrase_bank import Dependency
 from medorchestra.plan import Finding, NotStated, NumberRange
 from medorchestra.rules import NOT_STATED, evaluate, findings_in
 from medorchestra.synthetic import labelled
@@ -174,7 +175,7 @@ def test_numbers_at_a_bound_are_one_step_apart_and_within_the_range():
     ("value", "described", "ways"),
     [
         ("<2", "Less than 2 cm across.", {"as 1.9 cm", "in words only, without any number"}),
-        (">=3", "3 nodes or more.", {"as exactly 3 nodes", "as 3.1 nodes"}),
+        (">=3", "3 nodes or more.", {"as exactly 3 nodes", "as 4 nodes"}),
         ("1_to_3", "1 to 3 nodes.", {"exactly 1 nodes", "exactly 3 nodes"}),
     ],
 )
@@ -239,3 +240,12 @@ def test_a_rule_that_can_decide_is_decided_by_its_targets_unless_contradictions_
         drawn = TargetDrawing(plan).draw(goal, random.Random(7))
         assert (drawn is not None) == (plan.decision_table.example(rule.id) is not None)
     assert drawing.draw(None, random.Random(1)) is not None
+
+
+def test_a_finding_that_goes_with_another_is_stated_only_beside_it():
+    """Nobody can give the extension of a contact and be silent on the contact."""
+    together = Dependency(finding="cha_extension", on="cha_contact", among=("<=180", ">180"))
+    briefs = case_briefs(PLAN, 120, dependencies=(together,))
+    stated = [brief.targets for brief in briefs if brief.targets["cha_extension"] != NOT_STATED]
+    assert stated
+    assert {targets["cha_contact"] for targets in stated} <= {"<=180", ">180"}

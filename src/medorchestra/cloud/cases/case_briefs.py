@@ -24,6 +24,7 @@ from medorchestra.cloud.cases.case_targets import (
 from medorchestra.cloud.cases.reading_traps import Trap, choose_traps, wordings_of
 from medorchestra.cloud.cases.report_styles import ReportStyle, styles_for
 from medorchestra.errors import SettingsError
+from medorchestra.phrases.phrase_bank import Dependency
 from medorchestra.plan import Plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import SPLITS, Form, Split
@@ -68,13 +69,14 @@ class CaseBrief:
         return self.style.form
 
 
-def case_briefs(
+def case_briefs(  # noqa: PLR0913 - each says what another part of a run knows
     plan: Plan,
     count: int = 320,
     *,
     seed: int = 1,
     prefix: str = "",
     covered: Sequence[Targets] = (),
+    dependencies: Sequence[Dependency] = (),
     languages: Sequence[str] = (),
 ) -> tuple[CaseBrief, ...]:
     """Briefs for so many reports: those that cover the plan first, then freely drawn ones.
@@ -88,6 +90,7 @@ def case_briefs(
         seed: same seed, same briefs.
         prefix: of the ids, which are unique within one call only.
         covered: findings of cases that are there already, so that what they cover need not be made again.
+        dependencies: findings that are stated only where another one is.
         languages: ISO 639-1 codes, taken in turn; default the plan's own.
 
     Raises:
@@ -96,14 +99,15 @@ def case_briefs(
     if count < 0:
         raise SettingsError(f"{count} cases cannot be asked for; give 0 or more")
     birth = _Birth(plan, seed, prefix, tuple(languages) or (plan.scope.language,))
-    wanted = _wanted(plan, seed, covered)
+    wanted = _wanted(plan, seed, covered, TargetDrawing(plan, dependencies))
     return tuple(birth.brief(goal, situation) for _, (goal, situation) in zip(range(count), wanted, strict=False))
 
 
-def _wanted(plan: Plan, seed: int, covered: Sequence[Targets]) -> Iterator[tuple[Goal | None, Situation]]:
+def _wanted(
+    plan: Plan, seed: int, covered: Sequence[Targets], drawing: TargetDrawing
+) -> Iterator[tuple[Goal | None, Situation]]:
     """Goals with targets for them, without end unless the plan's contradictions leave next to nothing."""
     goals = goals_of(plan)
-    drawing = TargetDrawing(plan)
     met: Counter[str] = Counter()
     for targets in covered:
         situation = Situation(plan, {finding.name: targets[finding.name] for finding in plan.findings})

@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import islice
 
 from medorchestra.decision_diagram import DecisionTable
+from medorchestra.phrases.phrase_bank import Dependency
 from medorchestra.plan import Finding, Flag, NumberRange, Plan
 from medorchestra.rule_expressions import number_cells
 from medorchestra.rules import NOT_STATED, Bounds, Condition, DecisionRule, Verdict, evaluate, findings_in, leaves_of
@@ -225,8 +226,9 @@ SPARSE = Mood(silent=6.0, remarkable=0.4)
 class TargetDrawing:
     """Draws targets for the goals of one plan."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, dependencies: Sequence[Dependency] = ()) -> None:
         self._plan = plan
+        self._dependencies = dependencies
         self._options = plan.option_settings
         self._numbers = {
             finding.name: bounds_of(plan, finding.name) for finding in plan.findings if finding.number is not None
@@ -279,7 +281,16 @@ class TargetDrawing:
         return DecisionTable(rules, self._plan.domains, self._options), "wanted"
 
     def _is_possible(self, situation: Situation) -> bool:
-        return not any(situation.holds(condition) for condition in self._impossible)
+        return not any(situation.holds(condition) for condition in self._impossible) and all(
+            self._keeps(dependency, situation.targets) for dependency in self._dependencies
+        )
+
+    @staticmethod
+    def _keeps(dependency: Dependency, targets: Targets) -> bool:
+        """Whether a finding that only goes with another is silent, or the other is stated so."""
+        value = targets[dependency.finding]
+        applies = value != NOT_STATED and (not dependency.values or value in dependency.values)
+        return not applies or targets[dependency.on] in dependency.among
 
     def _filled(self, pins: Mapping[str, str | float], mood: Mood, rng: random.Random) -> dict[str, str | float]:
         targets = dict(pins)

@@ -57,7 +57,8 @@ def wordings_of(finding: Finding, value: str | float, rng: random.Random) -> tup
 
 def _comparator_wordings(finding: Finding, value: str, sign: str, bound: float, rng: random.Random) -> tuple[str, ...]:
     unit = _unit_of(finding, value, f"{bound:g}")
-    step = 1.0 if bound >= 10 else 0.1
+    # Nodes, vessels and degrees come whole.
+    step = 0.1 if bound < 10 and (unit in (" cm", " mm") or bound != round(bound)) else 1.0
     coarse = 10.0 if bound >= 30 else step
     if sign in ("<=", "<"):
         near, low, high = bound - step, bound / 3, bound - coarse
