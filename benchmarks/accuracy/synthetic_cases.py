@@ -1,6 +1,7 @@
-"""Stages the synthetic cases of pancreatic_cancer and measures what was read and decided.
+"""Stages the synthetic cases of a topic and measures what was read and decided.
 
-    python benchmarks/accuracy/synthetic_cases.py [--model default] [--adapter FILE] [--out FILE.md]
+    python benchmarks/accuracy/synthetic_cases.py [--topic NAME] [--split SPLIT] [--model NAME] [--adapter FILE]
+        [--out FILE.md]
 
 Three readers see the same reports in the same run: the model; a perfect reader (`perfect_reader`: the expected
 findings, so that only plan, rules and aggregator can err); and the most frequent value of each finding (which needs
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,21 +123,22 @@ def chapter(split: str, plan: mo.Plan, engine: Engine) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--topic", default="pancreatic_cancer")
     parser.add_argument("--model", default="default")
     parser.add_argument("--adapter")
     parser.add_argument("--split", action="append", choices=["development", "held_out"])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    plan = mo.read_plan("pancreatic_cancer")
+    plan = mo.read_plan(args.topic)
     lines = [
         "# Accuracy on the synthetic cases",
         "",
-        f"`python benchmarks/accuracy/synthetic_cases.py --model {args.model}`, "
+        f"`python benchmarks/accuracy/synthetic_cases.py {' '.join(sys.argv[1:])}`, "
         f"{datetime.now(UTC):%Y-%m-%d}, medorchestra {mo.__version__}, llama-cpp-python "
         f"{version('llama-cpp-python')}, Python {platform.python_version()}, {platform.machine()}.",
         "",
-        "No prompt, rule or weight was fitted to either split so far: the plan is written by hand and the model is",
-        "used as it comes.",
+        "The planner chose questions and profile on development cases; held-out cases were only ever measured on. The",
+        "model is used as it comes.",
         "",
     ]
     with mo.LlamaCppEngine(args.model, adapter=args.adapter) as engine:

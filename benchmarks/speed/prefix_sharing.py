@@ -1,6 +1,6 @@
 """Report first and read once, against one fresh call for every question: tokens counted, wall time in one run.
 
-    python benchmarks/speed/prefix_sharing.py [--repeats 3] [--out FILE.md]
+    python benchmarks/speed/prefix_sharing.py [--repeats 3] [--reports 4] [--out FILE.md]
 
 Both sides ask the same questions with the same tokens of the same model on the same reports, one after the other in
 random order, with the same number of threads; the naive side computes the whole prompt anew for every question, as a
@@ -48,10 +48,12 @@ def naive(plan: mo.Plan, engine: mo.LlamaCppEngine, report: mo.Report) -> tuple[
     return engine.tokens_computed - before, time.perf_counter() - started
 
 
-def measure(repeats: int) -> list[str]:
-    """The table."""
+def measure(repeats: int, most: int, form: str) -> list[str]:
+    """The table for one form of the questions; the whole report is read on both sides."""
     plan = mo.read_plan("pancreatic_cancer")
-    reports = read_demo_reports()
+    profile = plan.profile.model_copy(update={"context": "full", "prompt_form": form})
+    plan = plan.model_copy(update={"profile": profile})
+    reports = [report for report in read_demo_reports() if report.text.strip()][:most]
     rows: dict[str, list[tuple[int, float]]] = {"shared": [], "naive": []}
     with mo.LlamaCppEngine("default") as engine:
         executor = Executor(plan, engine)
@@ -60,7 +62,7 @@ def measure(repeats: int) -> list[str]:
         random.Random(7).shuffle(jobs)
         for name, report in jobs:
             rows[name].append(shared(executor, report) if name == "shared" else naive(plan, engine, report))
-    return table(rows, len(plan.subtasks), len(reports), repeats)
+    return [f"## {form} questions", "", *table(rows, len(plan.subtasks), len(reports), repeats), ""]
 
 
 def table(rows: dict[str, list[tuple[int, float]]], questions: int, reports: int, repeats: int) -> list[str]:
@@ -84,9 +86,11 @@ def table(rows: dict[str, list[tuple[int, float]]], questions: int, reports: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--reports", type=int, default=4)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    text = "\n".join(["# Prefix sharing", "", *measure(args.repeats), ""])
+    chapters = [measure(args.repeats, args.reports, form) for form in ("compact", "instructed")]
+    text = "\n".join(["# Prefix sharing", "", *(line for chapter in chapters for line in chapter)])
     print(text)
     if args.out:
         args.out.write_text(text, encoding="utf-8")
