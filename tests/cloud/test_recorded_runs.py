@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cloud.cassettes import read_replies, replaying
+from cloud.recorded_runs.record import SETTINGS
 
 from medorchestra import rehearsal
 from medorchestra.cloud.desk.client import OpenAICloudModel
@@ -57,7 +58,8 @@ def test_a_recorded_run_makes_the_shipped_plan_cases_and_phrases_again(topic, tm
     recorded = json.loads(gzip.decompress((RUNS / f"{topic}.rehearsals.json.gz").read_bytes()))
     replies = read_replies(gzip.decompress((RUNS / f"{topic}.replies.jsonl.gz").read_bytes()).decode("utf-8"))
     given = [case for case in read_cases(topic) if case.provenance == "hand"]
-    settings = PlannerSettings(cases=recorded["cases"], rehearsal_cases=recorded["rehearsal_cases"], topic=topic)
+    counts = {"cases": recorded["cases"], "rehearsal_cases": recorded["rehearsal_cases"]}
+    settings = PlannerSettings(**SETTINGS, **counts, topic=topic)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789abcdef")
     monkeypatch.setattr(rehearsal, "rehearse", recorded_rehearsals(recorded["rehearsals"]))
     engine = ScriptedEngine(lambda asked: pytest.fail("the local model was asked"))

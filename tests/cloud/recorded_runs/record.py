@@ -28,6 +28,9 @@ from medorchestra.synthetic import SyntheticCase
 
 HERE = Path(__file__).parent
 
+SETTINGS: dict[str, Any] = {"contexts": ("full",), "revision_rounds": 1}
+"""How the shipped plans were made: the whole report is read and one round revised, to bound the local model's time."""
+
 
 def readings_of(scores: RehearsalScores) -> list[dict[str, Any]]:
     """What a rehearsal read, without probabilities: enough for the planner's decisions."""
@@ -83,7 +86,7 @@ def main() -> None:
             told[0] = line
 
     with OpenAICloudModel(args.cloud, base_url=args.base_url, timeout=3_700) as cloud:
-        settings = PlannerSettings(cases=args.cases, rehearsal_cases=args.rehearse_on, topic=args.topic)
+        settings = PlannerSettings(**SETTINGS, cases=args.cases, rehearsal_cases=args.rehearse_on, topic=args.topic)
         making = PlanMaking(planner=settings, effort=Effort(workers=16), progress=tell)
         guideline = Path("guidelines") / args.topic / "guideline.md"
         made = make_plan(guideline, cloud=cloud, out=args.out, cases=args.given or (), local="default", making=making)
