@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from medorchestra import rehearsal
-from medorchestra.cloud.desk.client import OpenAICloudModel
+from medorchestra.cloud.desk.client import ChatReply, ChatRequest, OpenAICloudModel
 from medorchestra.cloud.desk.cloud_desk import Effort
+from medorchestra.cloud.desk.reply_cache import ReplyCache
 from medorchestra.cloud.planner import PlannerSettings
 from medorchestra.plan import Plan
 from medorchestra.rehearsal import PlanMaking, PlanProgress, make_plan
@@ -57,6 +58,17 @@ def keep_rehearsals(kept: list[list[dict[str, Any]]]) -> None:
     rehearsal.rehearse = noted
 
 
+def keep_requests(asked: set[str]) -> None:
+    """From now on, the digest of every request is noted in `asked`: the folder of replies may hold older ones, too."""
+    find = ReplyCache.find
+
+    def noted(cache: ReplyCache, request: ChatRequest, endpoint: str) -> ChatReply | None:
+        asked.add(request.digest)
+        return find(cache, request, endpoint)
+
+    ReplyCache.find = noted  # type: ignore[method-assign]
+
+
 def write_compressed(path: Path, text: str) -> None:
     """Gzip without a time in it, so that the same content is the same file."""
     with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
@@ -76,6 +88,8 @@ def main() -> None:
     os.environ.setdefault("OPENAI_API_KEY", "relay-no-key")
     kept: list[list[dict[str, Any]]] = []
     keep_rehearsals(kept)
+    asked: set[str] = set()
+    keep_requests(asked)
     told = [""]
 
     def tell(progress: PlanProgress) -> None:
@@ -93,7 +107,8 @@ def main() -> None:
     replies = {}
     for path in sorted((args.out / "replies").glob("*.json")):
         entry = json.loads(path.read_text(encoding="utf-8"))
-        replies[entry["request"]] = entry["reply"]
+        if entry["request"] in asked:
+            replies[entry["request"]] = entry["reply"]
     lines = [json.dumps({"request": key, "reply": replies[key]}, ensure_ascii=False) for key in sorted(replies)]
     write_compressed(HERE / f"{args.topic}.replies.jsonl.gz", "\n".join(lines) + "\n")
     recorded = {
