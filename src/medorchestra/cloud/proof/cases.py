@@ -135,7 +135,11 @@ def _uncovered_values(plan: Plan, cases: Sequence[SyntheticCase], minimum: int) 
         for value in finding.all_values if finding.values is not None else ("stated", NOT_STATED):
             if counts[value] < minimum:
                 message = f"{counts[value]} cases have it, {minimum} wanted"
-                yield Problem(ProblemKind.UNCOVERED_VALUE, f"finding {finding.name}, value {value}", message)
+                silence = finding.not_stated
+                # Where "no" takes in absence, nobody is silent; and such a silence leads where its value leads.
+                harmless = value == NOT_STATED and silence.reads_as is not None and silence.unless is None
+                kind = ProblemKind.UNCOVERED_SILENCE if harmless else ProblemKind.UNCOVERED_VALUE
+                yield Problem(kind, f"finding {finding.name}, value {value}", message)
 
 
 def _boundary_cases(plan: Plan, cases: Sequence[SyntheticCase]) -> Mapping[str, tuple[str, int]]:

@@ -48,6 +48,8 @@ class ProblemKind(StrEnum):
     UNCOVERED_OUTCOME = "uncovered_outcome"
     UNCOVERED_RULE = "uncovered_rule"
     UNCOVERED_VALUE = "uncovered_value"
+    UNCOVERED_SILENCE = "uncovered_silence"
+    """No case is silent on a finding whose silence is read as a value, whatever else is stated: told, and no fault."""
     UNCOVERED_BOUNDARY = "uncovered_boundary"
 
 
@@ -56,6 +58,7 @@ UNCOVERED = frozenset(
         ProblemKind.UNCOVERED_OUTCOME,
         ProblemKind.UNCOVERED_RULE,
         ProblemKind.UNCOVERED_VALUE,
+        ProblemKind.UNCOVERED_SILENCE,
         ProblemKind.UNCOVERED_BOUNDARY,
     }
 )

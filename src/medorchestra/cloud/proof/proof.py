@@ -30,12 +30,14 @@ class Proof:
     Attributes:
         topic, plan_digest: of the plan.
         problems: in the order of the checks.
+        notices: what is worth knowing and no fault.
         counts: what was checked -> how much of it.
     """
 
     topic: str
     plan_digest: str
     problems: tuple[Problem, ...]
+    notices: tuple[Problem, ...]
     counts: Mapping[str, int]
 
     @property
@@ -46,7 +48,7 @@ class Proof:
     @property
     def uncovered(self) -> tuple[Problem, ...]:
         """What more cases would mend."""
-        return tuple(problem for problem in self.problems if problem.kind in UNCOVERED)
+        return tuple(problem for problem in (*self.problems, *self.notices) if problem.kind in UNCOVERED)
 
     def lines(self) -> list[str]:
         """For a terminal: the result, every problem, what was checked."""
@@ -54,6 +56,7 @@ class Proof:
         result = "holds" if self.holds else f"{found} problem{'s' if found != 1 else ''}"
         lines = [f"Proof of {self.topic} ({self.plan_digest[:19]}…): {result}"]
         lines += [f"  - {problem}" for problem in self.problems]
+        lines += [f"  note: {notice}" for notice in self.notices]
         checked = ", ".join(f"{what} {count:,}" for what, count in self.counts.items())
         return [*lines, f"  checked: {checked}"]
 
@@ -80,6 +83,8 @@ def prove(
     ]
     if cases is not None:
         proofs.append(prove_cases(plan, cases, settings))
-    problems = tuple(problem for found, _ in proofs for problem in found)
+    found = [problem for problems, _ in proofs for problem in problems]
+    notices = tuple(problem for problem in found if problem.kind is ProblemKind.UNCOVERED_SILENCE)
+    problems = tuple(problem for problem in found if problem not in notices)
     counts = {what: count for _, counted in proofs for what, count in counted.items()}
-    return Proof(plan.topic, plan.digest, problems, counts)
+    return Proof(plan.topic, plan.digest, problems, notices, counts)
