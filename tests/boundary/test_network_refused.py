@@ -112,5 +112,5 @@ def test_the_default_model_stages_a_batch_without_a_network_and_prints_no_report
     assert run["model"]["settings"]["engine"] == "llama.cpp"
     shown = ran.stdout + ran.stderr + json.dumps(run)
     assert "staged 3/3" in ran.stderr
-    for word in ("Quillfeather", "encased", "im_start", "coeliac"):
+    for word in ("Quillfeather", "encased", "im_start"):  # the plan itself speaks of coeliac contact
         assert word not in shown

@@ -31,8 +31,7 @@ def test_the_plan_was_made_by_the_planner_and_rehearsed_with_the_default_model(t
 def test_the_proof_of_the_plan_holds_with_all_its_cases(topic):
     guideline = read_guideline(guideline_folder(topic) / "guideline.md")
     proof = prove(read_plan(topic), guideline, read_cases(topic))
-    assert proof.lines()[1:-1] == []
-    assert proof.holds
+    assert proof.problems == ()
 
 
 def test_the_findings_of_every_case_lead_to_its_outcome(topic):
@@ -58,7 +57,8 @@ def test_no_case_text_is_in_two_splits(topic):
 
 def test_few_of_the_reports_in_scope_are_flagged_as_out_of_scope(topic):
     plan = read_plan(topic)
-    cases = [case for case in read_cases(topic) if case.findings["tumor_present"] == "yes"]
+    # A tumour of another kind is rightly flagged.
+    cases = [case for case in read_cases(topic) if case.outcome not in ("not_stageable", "not_staged")]
     flagged = [case.id for case in cases if scope_problems(case.text, plan.scope)]
     assert len(flagged) < 0.1 * len(cases), flagged
 
