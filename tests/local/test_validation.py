@@ -93,3 +93,17 @@ def test_being_unvalidated_alone_sends_no_report_to_a_person():
     (staged,) = Stager(PLAN, small_engine()).stage(small_reports(1))
     assert not staged.validated
     assert not staged.review
+
+
+def test_a_model_that_read_badly_in_rehearsal_sends_every_decision_to_a_person():
+    """The embedded default once called every report not stageable, with 0.86, and nobody was asked to look."""
+    engine = small_engine()
+    poor = record(engine.identity).model_copy(update={"outcome": Accuracy(n=100, correct=9, low=0.05, high=0.16)})
+    good = record(engine.identity).model_copy(update={"outcome": Accuracy(n=100, correct=97, low=0.92, high=0.99)})
+    staged = stage(small_reports(3), recorded(poor), model=engine)
+    told = "in rehearsal this model got 9 % of the outcomes right (5 to 16 %), 80 % are asked for"
+    assert {told in one.decision.review_reasons for one in staged if one.decision} == {True}
+    trusted = stage(small_reports(3), recorded(good), model=engine)
+    assert not any(
+        "in rehearsal" in reason for one in trusted if one.decision for reason in one.decision.review_reasons
+    )

@@ -83,13 +83,16 @@ class Decision:
     review_reasons: tuple[str, ...]
 
 
-def decide(plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[str] = ()) -> Decision:
+def decide(
+    plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[str] = (), doubts: Sequence[str] = ()
+) -> Decision:
     """Merge the answers of one report into a decision.
 
     Args:
         plan: the plan that asked.
         answers: one for each of its subtasks (those that read no finding are left aside).
         scope_problems: from `scope.scope_problems`.
+        doubts: why every decision of this plan with this model goes to a person, if it does.
 
     Raises:
         ValueError: two answers read the same finding, or a finding of the plan has none.
@@ -112,6 +115,7 @@ def decide(plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[st
         *_about_assumptions(plan, assumed),
         *_about_answers(plan, list(by_finding.values()), rests_on),
         *(f"scope: {problem}" for problem in scope_problems),
+        *doubts,
     ]
     return Decision(
         outcome=verdict.outcome,

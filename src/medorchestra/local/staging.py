@@ -17,7 +17,7 @@ from medorchestra.local.ledger import Ledger, RunKey
 from medorchestra.local.records import Report
 from medorchestra.local.scope import scope_problems
 from medorchestra.local.staged_report import ReportStatus, StagedReport
-from medorchestra.local.validation import validation_of
+from medorchestra.local.validation import doubt_of, validation_of
 from medorchestra.plan import Plan, content_digest
 
 
@@ -33,6 +33,8 @@ class Stager:
         self.engine = engine
         self._ledger = ledger
         self._executor = Executor(plan, engine)
+        doubt = doubt_of(plan, engine.identity)
+        self._doubts = () if doubt is None else (doubt,)
         self._subtask_digests = {subtask.id: plan.subtask_digest(subtask) for subtask in plan.subtasks}
         identity = engine.identity
         self.validated = validation_of(plan, identity) is not None
@@ -121,7 +123,12 @@ class Stager:
             error = failures[0].error or failures[0].status.value
         else:
             try:
-                decision = decide(self.plan, answers, scope_problems=scope_problems(report.text, self.plan.scope))
+                decision = decide(
+                    self.plan,
+                    answers,
+                    scope_problems=scope_problems(report.text, self.plan.scope),
+                    doubts=self._doubts,
+                )
                 status = ReportStatus.OPEN if decision.outcome is None else ReportStatus.DECIDED
                 error = None
             except Exception as problem:  # noqa: BLE001 - becomes the status of this report; the batch goes on
