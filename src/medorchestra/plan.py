@@ -224,6 +224,10 @@ class Plan(PlanPiece):
         ]
         return max(fitting, key=lambda record: record.measured_on, default=None)
 
+    def is_well_read(self, record: ValidationRecord) -> bool:
+        """Whether a rehearsal got outcomes right often enough: its lower bound against the threshold for review."""
+        return record.outcome.low >= self.profile.review_below
+
     def finding(self, name: str) -> Finding:
         """The finding of this name (KeyError if there is none)."""
         return {finding.name: finding for finding in self.findings}[name]

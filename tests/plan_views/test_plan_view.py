@@ -276,12 +276,23 @@ def test_a_validation_record_shows_counts_shares_intervals_and_what_was_not_meas
     assert not shown.holds("There is no validation record")
 
 
+def test_a_poor_rehearsal_is_no_good_news_on_the_page_that_is_signed():
+    good = record_of(PLAN, sma_contact=(150, 200))
+    poor = good.model_copy(
+        update={"outcome": good.outcome.model_copy(update={"correct": 17, "low": 0.06, "high": 0.15})}
+    )
+    shown = page(PLAN.model_copy(update={"validation": (poor,)}))
+    assert shown.holds("and no model that reads well enough")
+    assert shown.holds(": 9 % of the outcomes right")
+    assert not page(PLAN.model_copy(update={"validation": (good,)})).holds("no model that reads well enough")
+
+
 def test_a_record_of_another_version_of_the_plan_does_not_validate_this_one():
     plan = PLAN.model_copy(update={"validation": (record_of(PLAN, "sha256:" + "c" * 64, sma_contact=(1, 2)),)})
     shown = page(plan)
     assert shown.holds("No validation record of this version of the plan, only of others.")
     assert shown.holds("of another version of the plan")
-    assert not shown.holds("validated with")
+    assert not shown.holds("rehearsed with")
 
 
 def test_synthetic_cases_are_counted_for_each_rule_and_a_rule_without_one_is_named():

@@ -39,7 +39,7 @@ def doubt_of(plan: Plan, identity: ModelIdentity) -> str | None:
     it passes, and where there is no record (then the results are marked as unvalidated).
     """
     record = validation_of(plan, identity)
-    if record is None or record.outcome.low >= plan.profile.review_below:
+    if record is None or plan.is_well_read(record):
         return None
     measured = record.outcome
     share, low, high = (f"{100 * part:.0f}" for part in (measured.correct / measured.n, measured.low, measured.high))

@@ -207,12 +207,22 @@ class PlanPage:
             notices.append(Notice("look", text, "guideline", more))
         return notices
 
+    @property
+    def is_well_read(self) -> bool:
+        """Whether the first record of this very plan shows a model that reads well enough."""
+        return bool(self.current_records) and self.plan.is_well_read(self.current_records[0])
+
     def _notice_of_validation(self) -> Notice:
         records = self.current_records
         if records:
-            models = tuple(f"{record.model}, {record.measured_on}" for record in records)
+            models = tuple(
+                f"{record.model}, {record.measured_on}: {outcome_share(record)} of the outcomes right"
+                for record in records
+            )
             text = f"{_count(len(records), 'validation record')} of this very plan"
-            return Notice("fine", text, "validation", models)
+            if any(self.plan.is_well_read(record) for record in records):
+                return Notice("fine", text, "validation", models)
+            return Notice("look", f"{text}, and no model that reads well enough", "validation", models)
         if self.plan.validation:
             return Notice("look", "No validation record of this version of the plan, only of others.", "validation")
         return Notice("look", "No validation record: no model has been measured on this plan.", "validation")
@@ -388,3 +398,8 @@ class PlanPage:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def outcome_share(record: ValidationRecord) -> str:
+    """How often a rehearsal got the outcome right, in percent."""
+    return f"{100 * record.outcome.correct / record.outcome.n:.0f} %"

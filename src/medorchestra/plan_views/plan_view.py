@@ -21,7 +21,7 @@ from rich.text import Text
 from medorchestra.plan import Accuracy, Citation, Finding, Plan
 from medorchestra.plan_views.cited_sections import Sections
 from medorchestra.plan_views.condition_text import spoken, value_text
-from medorchestra.plan_views.plan_page import DISCLAIMER, Decision, PlanPage
+from medorchestra.plan_views.plan_page import DISCLAIMER, Decision, PlanPage, outcome_share
 from medorchestra.plan_views.watched_text import on_one_line, visible, watched_in
 from medorchestra.synthetic import SyntheticCase
 
@@ -56,7 +56,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"spoken": spoken, "watched": _watched, "percent": percent}
+    environment.filters |= {"spoken": spoken, "watched": _watched, "percent": percent, "outcome_share": outcome_share}
     return environment
 
 

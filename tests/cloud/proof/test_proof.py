@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import product
 
 import pytest
@@ -56,18 +55,11 @@ def test_a_sound_plan_with_its_cases_proves_clean_and_says_how_much_was_checked(
     assert proof.lines()[0].endswith("holds")
 
 
-def test_the_shipped_plan_proves_clean_within_seconds():
+def test_the_shipped_plan_proves_clean():
     plan = read_plan("pancreatic_cancer")
     guideline = read_guideline(guideline_folder("pancreatic_cancer") / "guideline.md")
-    started = time.perf_counter()
     proof = prove(plan, guideline, read_cases("pancreatic_cancer"))
-    assert time.perf_counter() - started < 20  # about one second on an idle core
-    # Allowed until a case is written for them; this list may only shrink.
-    allowed = {
-        "finding tumor_present, value not_stated: 0 cases have it, 1 wanted [uncovered_value]",
-        "finding exam_adequate, value not_stated: 0 cases have it, 1 wanted [uncovered_value]",
-    }
-    assert {str(problem) for problem in proof.problems} <= allowed
+    assert proof.problems == ()
     assert proof.counts["combinations"] > 1_000_000
 
 

@@ -53,7 +53,7 @@ MOST_REPLY_CHARACTERS = 60_000
 
 
 class Gate(Protocol):
-    """What decides whether pieces may leave (`egress_gate.EgressGate`)."""
+    """What decides whether pieces may leave (`egress.gate.EgressGate`)."""
 
     def check(self, pieces: Sequence[Piece]) -> object:
         """Raise an EgressError if one of them must not."""
@@ -65,7 +65,7 @@ class Gate(Protocol):
 
 
 class Log(Protocol):
-    """What writes down every request before it is sent (`egress_log.EgressLog`). Used from several threads."""
+    """What writes down every request before it is sent (`egress.log.EgressLog`). Used from several threads."""
 
     def record_request(
         self, *, step: str, endpoint: str, model: str, request_digest: str, pieces: Sequence[Piece]
