@@ -48,8 +48,8 @@ def recorded_rehearsals(rehearsals):
 
 
 def content(plan):
-    """The plan without the day it was made on and without its validation."""
-    return plan.model_dump(mode="json", exclude={"validation", "provenance"})
+    """The plan without the day it was made on and without what was measured with models."""
+    return plan.model_dump(mode="json", exclude={"validation", "calibrations", "provenance"})
 
 
 @pytest.mark.recorded
@@ -59,7 +59,7 @@ def test_a_recorded_run_makes_the_shipped_plan_cases_and_phrases_again(topic, tm
     replies = read_replies(gzip.decompress((RUNS / f"{topic}.replies.jsonl.gz").read_bytes()).decode("utf-8"))
     given = [case for case in read_cases(topic) if case.provenance == "hand"]
     counts = {"cases": recorded["cases"], "rehearsal_cases": recorded["rehearsal_cases"]}
-    settings = PlannerSettings(**SETTINGS, **counts, topic=topic)
+    settings = PlannerSettings(**SETTINGS[topic], **counts, topic=topic)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-0123456789abcdef")
     monkeypatch.setattr(rehearsal, "rehearse", recorded_rehearsals(recorded["rehearsals"]))
     engine = ScriptedEngine(lambda asked: pytest.fail("the local model was asked"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import date
 from html.parser import HTMLParser
 
@@ -17,11 +18,11 @@ from medorchestra.cloud.guideline import read_guideline
 from medorchestra.errors import CaseError
 from medorchestra.intervals import wilson_interval
 from medorchestra.local.batch import DISCLAIMER as LOCAL_DISCLAIMER
-from medorchestra.plan import Accuracy, Citation, Plan, ValidationRecord
+from medorchestra.plan import Accuracy, Calibration, Citation, Plan, ValidationRecord
 from medorchestra.plan_files import read_plan
 from medorchestra.plan_views.condition_text import condition_text, prior_text, silence_text, value_text
 from medorchestra.plan_views.plan_page import DISCLAIMER, PlanPage
-from medorchestra.plan_views.plan_view import percent, plan_html, plan_lines, plan_renderable
+from medorchestra.plan_views.plan_view import plan_html, plan_lines, plan_renderable
 from medorchestra.synthetic import read_cases
 from medorchestra.topics import guideline_folder, topics
 
@@ -99,11 +100,12 @@ def with_subtask(**changes):
     return remade(subtasks=[first | changes, *rest])
 
 
-def record_of(plan, digest=None, **findings):
-    def accuracy(correct, n):
-        low, high = wilson_interval(correct, n)
-        return Accuracy(n=n, correct=correct, low=low, high=high)
+def accuracy(correct, n):
+    low, high = wilson_interval(correct, n)
+    return Accuracy(n=n, correct=correct, low=low, high=high)
 
+
+def record_of(plan, digest=None, **findings):
     return ValidationRecord(
         measured_on=date(2026, 11, 24),
         plan_digest=digest or plan.digest,
@@ -155,7 +157,7 @@ def test_the_whole_guideline_stands_on_the_page_and_every_quote_is_marked_in_it(
         assert shown.holds(text)
     for citer in (*plan.all_rules, *plan.subtasks):
         assert " ".join(citer.citation.quote.split()) in marked
-    assert not shown.holds("not found")
+    assert not shown.holds("not found there")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -268,7 +270,7 @@ def test_a_plan_that_nobody_measured_says_so():
 def test_a_validation_record_shows_counts_shares_intervals_and_what_was_not_measured():
     plan = PLAN.model_copy(update={"validation": (record_of(PLAN, sma_contact=(150, 200)),)})
     shown = page(plan)
-    assert shown.holds("Outcome171 of 18095 %90.8 % to 97.3 %")
+    assert shown.holds("All outcomes171 of 18095 %90.8 % to 97.3 %")
     assert shown.holds("SMA contact150 of 20075 %")
     assert shown.holds("CA contactnot measured")
     assert shown.holds("2026-11-24")
@@ -283,8 +285,116 @@ def test_a_poor_rehearsal_is_no_good_news_on_the_page_that_is_signed():
     )
     shown = page(PLAN.model_copy(update={"validation": (poor,)}))
     assert shown.holds("and no model that reads well enough")
-    assert shown.holds(": 9 % of the outcomes right")
+    assert shown.holds(": 9.4 % of all outcomes right, 6 % at the lower bound, 80 % is asked for; calibration: none")
+    assert shown.holds(
+        "Reads well enoughno: 6 % is the lower bound for all outcomes, 80 % is asked for; every decision"
+    )
     assert not page(PLAN.model_copy(update={"validation": (good,)})).holds("no model that reads well enough")
+
+
+ADAPTER = "sha256:" + "d" * 64
+
+
+def calibration_of(record, **changes):
+    return Calibration(
+        made_on=record.measured_on,
+        plan_digest=record.plan_digest,
+        model_digest=record.model_digest,
+        adapter_digest=record.adapter_digest,
+        labels="synthetic",
+        n=300,
+        labels_digest="sha256:" + "5" * 64,
+        temperatures={"sma_contact": 1.4, "ca_contact": 0.8},
+        risk=0.05,
+        review_below=0.62,
+    ).model_copy(update=changes)
+
+
+def told_everywhere(plan):
+    """The page, the plain lines and the terminal, each on one line."""
+    yield page(plan).text
+    yield " ".join("\n".join(plan_lines(plan, PANCREAS)).split())
+    yield " ".join(printed(plan_renderable(plan, PANCREAS)).split())
+
+
+def test_what_nobody_would_look_at_decides_whether_a_model_reads_well_and_is_named_as_such():
+    many_wrong = record_of(PLAN, sma_contact=(180, 200))
+    few_left = many_wrong.model_copy(update={"outcome": accuracy(100, 180), "unreviewed": accuracy(118, 120)})
+    shown = page(PLAN.model_copy(update={"validation": (few_left,)}))
+    assert shown.holds("All outcomes100 of 18055.6 %48.3 % to 62.6 %")
+    assert shown.holds("Outcomes that nobody would look at118 of 12098.3 %94.1 % to 99.5 %")
+    assert shown.holds("Left without review120 of 200 cases")
+    assert shown.holds("rehearsed with Small model Q4: 98.3 % of the outcomes that nobody would look at right")
+    assert shown.holds(
+        "Reads well enoughyes: 94.1 % is the lower bound for the outcomes that nobody would look at, 80 %"
+    )
+    assert not shown.holds("no model that reads well enough")
+    badly_left = few_left.model_copy(update={"outcome": accuracy(178, 180), "unreviewed": accuracy(12, 20)})
+    shown = page(PLAN.model_copy(update={"validation": (badly_left,)}))
+    assert shown.holds("rehearsed with Small model Q4: 60 % of the outcomes that nobody would look at right")
+    assert shown.holds("and no model that reads well enough")
+    pills = [
+        attrs["class"]
+        for tag, attrs in shown.tags
+        if tag == "span" and "title" in attrs and "mo-pill" in attrs["class"]
+    ]
+    assert pills == ["mo-pill mo-warn"]
+
+
+def test_a_record_that_left_nothing_without_review_claims_no_share_of_it():
+    for told in told_everywhere(PLAN.model_copy(update={"validation": (record_of(PLAN, sma_contact=(150, 200)),)})):
+        assert re.search(r"Outcomes that nobody would look at ?none left without review, or not counted", told)
+        assert "95 % of all outcomes right" in told or "lower bound for all outcomes" in told
+        assert "of 200 cases" not in told
+
+
+def test_every_record_of_the_plan_stands_at_the_top_with_its_own_number():
+    bare = record_of(PLAN).model_copy(update={"outcome": accuracy(17, 180)})
+    tuned = record_of(PLAN).model_copy(update={"adapter_digest": ADAPTER, "unreviewed": accuracy(118, 120)})
+    shown = page(PLAN.model_copy(update={"validation": (bare, tuned)}))
+    assert shown.holds("rehearsed with Small model Q4: 9.4 % of all outcomes right")
+    assert shown.holds("rehearsed with Small model Q4 and an adapter: 98.3 % of the outcomes that nobody would look at")
+    assert shown.holds("Small model Q4 no adapter · measured on 2026-11-24")
+    assert shown.holds("Small model Q4 adapter sha256:dddddddddddd · measured on 2026-11-24")
+    plain = "\n".join(plan_lines(PLAN.model_copy(update={"validation": (bare, tuned)}), PANCREAS))
+    assert "validation with Small model Q4, no adapter, 2026-11-24: does not read well enough: 6 %" in plain
+    assert "validation with Small model Q4, adapter sha256:dddddddddddd, 2026-11-24: reads well enough: 94.1 %" in plain
+
+
+def test_a_record_is_shown_with_the_calibration_of_its_own_model_and_adapter():
+    bare = record_of(PLAN)
+    tuned = bare.model_copy(update={"adapter_digest": ADAPTER})
+    calibrated = PLAN.model_copy(update={"validation": (tuned,), "calibrations": (calibration_of(tuned),)})
+    words = (
+        "synthetic labels, 300 reports, 2026-11-24; below 0.62 to review, chosen for at most 5 % wrong among the others"
+    )
+    for told in told_everywhere(calibrated):
+        assert f"{words}; 2 findings with a temperature" in told
+        assert "calibration: none" not in told
+        assert "without a validation record" not in told
+    other = PLAN.model_copy(update={"validation": (bare,), "calibrations": (calibration_of(tuned),)})
+    for told in told_everywhere(other):
+        assert re.search("[Cc]alibration:? ?none", told)
+        assert words in told
+        assert "without a validation record" in told
+
+
+def test_local_labels_go_before_synthetic_ones_and_a_record_older_than_they_says_so():
+    record = record_of(PLAN)
+    local = calibration_of(record, labels="local", n=240, made_on=date(2026, 12, 3))
+    plan = PLAN.model_copy(update={"validation": (record,), "calibrations": (local, calibration_of(record))})
+    for told in told_everywhere(plan):
+        assert "local labels, 240 reports, 2026-12-03" in told
+        assert "made after this record, which knows nothing of it" in told
+        assert "synthetic labels" not in told
+
+
+def test_a_calibration_of_another_version_of_the_plan_is_not_shown_as_one_of_this():
+    record = record_of(PLAN)
+    older = calibration_of(record, plan_digest="sha256:" + "c" * 64)
+    for told in told_everywhere(PLAN.model_copy(update={"validation": (record,), "calibrations": (older,)})):
+        assert "synthetic labels" not in told
+        assert re.search("[Cc]alibration:? ?none", told)
 
 
 def test_a_record_of_another_version_of_the_plan_does_not_validate_this_one():
@@ -320,10 +430,6 @@ def test_a_switched_off_rule_and_what_each_setting_of_its_option_does_are_told()
 def test_an_outcome_that_no_rule_gives_is_named():
     outcomes = [*PLAN.model_dump()["outcomes"], {"name": "unreachable", "description": "Never."}]
     assert page(remade(outcomes=outcomes)).holds("1 outcome that no rule gives")
-
-
-def test_percentages_never_round_up_to_certainty():
-    assert [percent(share) for share in (0, 0.5, 0.9321, 0.99996, 1)] == ["0 %", "50 %", "93.2 %", ">99.9 %", "100 %"]
 
 
 def printed(renderable):

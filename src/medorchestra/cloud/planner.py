@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from medorchestra.cloud.cases.case_briefs import case_briefs
+from medorchestra.cloud.cases.case_targets import unmet_goals
 from medorchestra.cloud.cases.case_writing import CaseWriting, write_cases
 from medorchestra.cloud.cases.example_choice import choose_examples, without_leaks
 from medorchestra.cloud.cases.frame_writing import write_frame
@@ -52,10 +53,10 @@ class PlannerSettings:
         findings_a_round: subtasks revised in one round, those read worst first.
         good_enough: findings read at least so well are left alone.
         rehearsal_cases: development cases that a rehearsal reads (each costs local time); None for all.
-        prompt_forms: forms of the questions that are tried. The compact one costs a small part of the tokens: it is
-            taken where it does not read worse.
+        prompt_forms: forms of the questions that are tried, from the first on. The compact one costs a small part of
+            the tokens: it is taken where it does not read worse. It alone, for a model that will be trained for it.
         example_counts: numbers of solved examples in an instructed prompt that are tried.
-        contexts: what the model reads of a report: the choices that are tried.
+        contexts: what the model reads of a report: the choices that are tried, from the first on.
         seed: of briefs and phrases.
         topic: the plan's short name; default the one that the cloud model gives it.
     """
@@ -203,6 +204,8 @@ class Planner:
         settings = self.settings
         writing = CaseWriting((), ())
         count = settings.cases
+        frame = write_frame(self.desk, plan, self.guideline).bank if count else None
+        forced = False
         for attempt in range(settings.coverage_rounds + 1):
             if count == 0:
                 break
@@ -213,14 +216,19 @@ class Planner:
                 seed=settings.seed,
                 prefix=f"{attempt + 1}-",
                 covered=[case.known() for case in (*given, *writing.cases)],
-                # What writers decline shows in the first round; later ones keep to what goes together.
-                dependencies=write_frame(self.desk, plan, self.guideline).bank.dependencies if attempt else (),
+                frame=frame,
+                forced=forced,
             )
             writing += write_cases(self.desk, self.guideline, plan, briefs, self.folder / "cases", earlier=writing)
-            uncovered = prove(plan, self.guideline, (*given, *writing.cases)).uncovered
+            proof = prove(plan, self.guideline, (*given, *writing.cases))
+            uncovered = proof.uncovered
             if not uncovered:
                 break
-            count = min(settings.cases, max(4 * len(uncovered), len(writing.rejected)))
+            # Natural reports first; what the plan cannot do without, by whatever it takes.
+            forced = any(problem in proof.problems for problem in uncovered)
+            # Briefs come goal by goal: fewer than there are goals left would not reach the last of them.
+            left = unmet_goals(plan, [case.known() for case in (*given, *writing.cases)])
+            count = min(settings.cases, max(4 * len(uncovered), len(writing.rejected), len(left)))
         return writing
 
     # ---------------------------------------------------------- improvement
@@ -229,6 +237,8 @@ class Planner:
         self, plan: Plan, decomposition: Decomposition, cases: Sequence[SyntheticCase], rehearse: Rehearse
     ) -> tuple[Plan, RehearsalScores]:
         """Choose the profile, then revise what is read worst; a change stays only if it does not lose cases."""
+        start = {"prompt_form": self.settings.prompt_forms[0], "context": self.settings.contexts[0]}
+        plan = _with(plan, profile=plan.profile.model_copy(update=start))
         chosen = _spread(cases, self.settings.rehearsal_cases)
         self.say(f"rehearsing on {len(chosen)} development cases")
         scores = rehearse(plan, chosen)

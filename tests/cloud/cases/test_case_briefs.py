@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from datetime import date
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,8 +30,8 @@ from medorchestra.cloud.cases.case_targets import (
 from medorchestra.cloud.cases.reading_traps import wordings_of
 from medorchestra.cloud.cases.report_styles import REPORT_STYLES, styles_for
 from medorchestra.errors import SettingsError
-from medorchestra.phrases.phrase_bank import Dependency
-from medorchestra.plan import Finding, NotStated, NumberRange
+from medorchestra.phrases.phrase_bank import Closing, Dependency, Derived, PhraseBank
+from medorchestra.plan import Finding, NotStated, NumberRange, Provenance
 from medorchestra.rules import NOT_STATED, evaluate, findings_in
 from medorchestra.synthetic import labelled
 
@@ -242,10 +243,38 @@ def test_a_rule_that_can_decide_is_decided_by_its_targets_unless_contradictions_
     assert drawing.draw(None, random.Random(1)) is not None
 
 
+def _frame(**more: object) -> PhraseBank:
+    provenance = Provenance(origin="hand", author="a test", made_on=date(2026, 11, 24))
+    names = [finding.name for finding in PLAN.findings]
+    return PhraseBank(topic=PLAN.topic, provenance=provenance, findings=names, sections=["all"], **more)
+
+
 def test_a_finding_that_goes_with_another_is_stated_only_beside_it():
     """Nobody can give the extension of a contact and be silent on the contact."""
     together = Dependency(finding="cha_extension", on="cha_contact", among=("<=180", ">180"))
-    briefs = case_briefs(PLAN, 120, dependencies=(together,))
+    briefs = case_briefs(PLAN, 120, frame=_frame(dependencies=[together]))
     stated = [brief.targets for brief in briefs if brief.targets["cha_extension"] != NOT_STATED]
     assert stated
     assert {targets["cha_contact"] for targets in stated} <= {"<=180", ">180"}
+
+
+def test_what_follows_from_the_wording_of_the_rest_is_never_asked_to_be_left_unsaid():
+    """A report in which an artery is described in clear words has answered whether its words are unclear."""
+    clear = Derived(finding="equivocal_vessel_wording", value="no", if_any_stated=("sma_contact",))
+    closing = Closing(sections=["all"], finding="impression_conflict", agrees="no")
+    briefs = case_briefs(PLAN, 120, frame=_frame(derived=[clear], closing=closing))
+    told = [brief.targets for brief in briefs if brief.targets["sma_contact"] != NOT_STATED]
+    assert told
+    assert NOT_STATED not in {targets["equivocal_vessel_wording"] for targets in told}
+    assert {brief.targets["impression_conflict"] for brief in briefs} == {"yes", "no"}
+
+
+def test_a_value_beside_which_hardly_anything_may_be_said_is_reached_by_force():
+    """No tumour: then no vessel, size or place is spoken of, which no natural draw comes to."""
+    alone = [finding.name for finding in PLAN.findings if finding.name != "tumor_present"]
+    bound = [Dependency(finding=name, on="tumor_present", among=("yes",)) for name in alone]
+    goal = Goal("value tumor_present=no", 1, {"tumor_present": "no"})
+    assert TargetDrawing(PLAN, _frame(dependencies=bound)).draw(goal, random.Random(3)) is None
+    drawn = TargetDrawing(PLAN, _frame(dependencies=bound), forced=True).draw(goal, random.Random(3))
+    assert drawn is not None
+    assert {drawn.targets[name] for name in alone} == {NOT_STATED}

@@ -141,6 +141,19 @@ def test_numbers_are_as_usual_as_the_answer_says(tmp_path):
     ]
 
 
+def test_what_rests_on_a_finding_may_stand_beside_silence_that_the_plan_reads_as_the_needed_value(tmp_path):
+    """Nobody writes that the examination was fit; the vessels are described all the same."""
+    changed = content()
+    changed["findings"][0]["not_stated"] = {"reads_as": "yes", "why": "Reports without one say so."}
+
+    def on_tumour(answer):
+        answer["dependencies"] = [{"finding": "contact", "on": "tumor", "among": ["yes"]}]
+
+    for plan, among in ((Plan.model_validate(changed), ("yes", "not_stated")), (PLAN, ("yes",))):
+        desk = open_desk(PhraseWriter(plan, frame=on_tumour).model, tmp_path / str(len(among)), GUIDELINE)
+        assert [one.among for one in write_frame(desk, plan, GUIDELINE).bank.dependencies] == [among]
+
+
 def test_an_empty_frame_is_asked_for_again_and_then_taken_from_the_plan(tmp_path):
     changed = content()
     changed["findings"][1]["not_stated"] = {"reads_as": "none", "if_stated": "tumor", "why": "Seen with the tumour."}
@@ -266,8 +279,8 @@ def test_every_finding_is_asked_for_once_and_layouts_are_asked_for_in_every_styl
     _, model, _ = write(tmp_path)
     phrases = [request for request in model.requests if "# instruction: write_phrases" in request.system]
     layouts = [request for request in model.requests if "# instruction: write_layouts" in request.system]
-    assert len(phrases) == 2  # four findings, two to a request
-    assert sum("findings: size, nodes." in request.system for request in phrases) == 1
+    assert len(phrases) == 4  # four findings, one to a request
+    assert sum("findings: nodes." in request.system for request in phrases) == 1
     shown = "\n".join(dict(sections_of(request))["plan: styles"] for request in layouts)
     assert all(f"- {style.name}: " in shown for style in REPORT_STYLES)
 

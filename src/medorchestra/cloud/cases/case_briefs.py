@@ -24,7 +24,7 @@ from medorchestra.cloud.cases.case_targets import (
 from medorchestra.cloud.cases.reading_traps import Trap, choose_traps, wordings_of
 from medorchestra.cloud.cases.report_styles import ReportStyle, styles_for
 from medorchestra.errors import SettingsError
-from medorchestra.phrases.phrase_bank import Dependency
+from medorchestra.phrases.phrase_bank import PhraseBank
 from medorchestra.plan import Plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.synthetic import SPLITS, Form, Split
@@ -76,7 +76,8 @@ def case_briefs(  # noqa: PLR0913 - each says what another part of a run knows
     seed: int = 1,
     prefix: str = "",
     covered: Sequence[Targets] = (),
-    dependencies: Sequence[Dependency] = (),
+    frame: PhraseBank | None = None,
+    forced: bool = False,
     languages: Sequence[str] = (),
 ) -> tuple[CaseBrief, ...]:
     """Briefs for so many reports: those that cover the plan first, then freely drawn ones.
@@ -90,7 +91,8 @@ def case_briefs(  # noqa: PLR0913 - each says what another part of a run knows
         seed: same seed, same briefs.
         prefix: of the ids, which are unique within one call only.
         covered: findings of cases that are there already, so that what they cover need not be made again.
-        dependencies: findings that are stated only where another one is.
+        frame: says how findings hang together; its phrases play no part. None: each finding stands by itself.
+        forced: whether goals that no natural draw reaches are reached by leaving unsaid what stands in their way.
         languages: ISO 639-1 codes, taken in turn; default the plan's own.
 
     Raises:
@@ -99,7 +101,7 @@ def case_briefs(  # noqa: PLR0913 - each says what another part of a run knows
     if count < 0:
         raise SettingsError(f"{count} cases cannot be asked for; give 0 or more")
     birth = _Birth(plan, seed, prefix, tuple(languages) or (plan.scope.language,))
-    wanted = _wanted(plan, seed, covered, TargetDrawing(plan, dependencies))
+    wanted = _wanted(plan, seed, covered, TargetDrawing(plan, frame, forced=forced))
     return tuple(birth.brief(goal, situation) for _, (goal, situation) in zip(range(count), wanted, strict=False))
 
 

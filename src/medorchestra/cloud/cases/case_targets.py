@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 
 from medorchestra.decision_diagram import DecisionTable
-from medorchestra.phrases.phrase_bank import Dependency
+from medorchestra.phrases.phrase_bank import Dependency, PhraseBank
 from medorchestra.plan import Finding, Flag, NumberRange, Plan
 from medorchestra.rule_expressions import number_cells
 from medorchestra.rules import NOT_STATED, Bounds, Condition, DecisionRule, Verdict, evaluate, findings_in, leaves_of
@@ -224,11 +224,19 @@ SPARSE = Mood(silent=6.0, remarkable=0.4)
 
 
 class TargetDrawing:
-    """Draws targets for the goals of one plan."""
+    """Draws targets for the goals of one plan.
 
-    def __init__(self, plan: Plan, dependencies: Sequence[Dependency] = ()) -> None:
+    Args:
+        plan: whose goals they are.
+        frame: says how findings hang together; None: each stands by itself.
+        forced: whether a goal that no natural draw meets is met by silencing what must not be stated beside it.
+    """
+
+    def __init__(self, plan: Plan, frame: PhraseBank | None = None, *, forced: bool = False) -> None:
         self._plan = plan
-        self._dependencies = dependencies
+        self._forced = forced
+        self._frame = frame
+        self._dependencies = () if frame is None else frame.dependencies
         self._options = plan.option_settings
         self._numbers = {
             finding.name: bounds_of(plan, finding.name) for finding in plan.findings if finding.number is not None
@@ -251,11 +259,14 @@ class TargetDrawing:
         ways = self._ways(goal) if goal is not None else ({},)
         if not ways:
             return None
-        for _ in range(_MOST_DRAWS):
+        for attempt in range(2 * _MOST_DRAWS if self._forced else _MOST_DRAWS):
             pins = rng.choice(ways)
             decided_early = goal is not None and goal.decides is not None and len(pins) <= 2
             mood = SPARSE if decided_early and rng.random() < 0.7 else rng.choice(MOODS)
-            situation = Situation(self._plan, self._filled(pins, mood, rng))
+            targets = self._filled(pins, mood, rng)
+            if attempt >= _MOST_DRAWS:
+                self._silence_what_stands_alone(targets, pins)
+            situation = Situation(self._plan, targets)
             if self._is_possible(situation) and (goal is None or goal.met_by(situation)):
                 return situation if goal is None else self._eased(goal, situation, pins, mood, rng)
         return None
@@ -298,7 +309,29 @@ class TargetDrawing:
         for finding in sorted(self._plan.findings, key=lambda one: _looks_at_another(one)):
             if finding.name not in targets:
                 targets[finding.name] = self._drawn(finding, targets, mood, rng)
+        self._follow(targets)
         return {finding.name: targets[finding.name] for finding in self._plan.findings}
+
+    def _silence_what_stands_alone(self, targets: dict[str, str | float], pins: Mapping[str, str | float]) -> None:
+        """Leave unsaid what only goes with another finding, where that one is not stated so."""
+        broken = True
+        while broken:
+            broken = False
+            for dependency in self._dependencies:
+                if dependency.finding not in pins and not self._keeps(dependency, targets):
+                    targets[dependency.finding] = NOT_STATED
+                    broken = True
+
+    def _follow(self, targets: dict[str, str | float]) -> None:
+        """Give a value to what no writer can leave unsaid, since it follows from the wording of the rest."""
+        if self._frame is None:
+            return
+        for derived in self._frame.derived:
+            if any(targets[name] != NOT_STATED for name in derived.if_any_stated):
+                targets[derived.finding] = _said(targets[derived.finding], derived.value)
+        closing = self._frame.closing
+        if closing is not None and closing.finding is not None and closing.agrees is not None:
+            targets[closing.finding] = _said(targets[closing.finding], closing.agrees)
 
     def _eased(
         self, goal: Goal, situation: Situation, pins: Mapping[str, str | float], mood: Mood, rng: random.Random
@@ -309,7 +342,9 @@ class TargetDrawing:
             finding = self._plan.finding(name)
             fewer = {other: value for other, value in situation.targets.items() if other != name}
             value = self._drawn(finding, fewer, mood, rng)
-            proposed = Situation(self._plan, {**situation.targets, name: value})
+            targets = {**situation.targets, name: value}
+            self._follow(targets)
+            proposed = Situation(self._plan, targets)
             if self._is_possible(proposed) and goal.met_by(proposed):
                 situation = proposed
         return situation
@@ -330,6 +365,10 @@ class TargetDrawing:
             return value
         assert finding.number is not None  # noqa: S101 - only a number's weights have None
         return usual_number(finding.number, self._numbers[finding.name], rng)
+
+
+def _said(value: str | float, otherwise: str) -> str | float:
+    return otherwise if value == NOT_STATED else value
 
 
 def _looks_at_another(finding: Finding) -> bool:

@@ -112,7 +112,9 @@ def _bank(plan: Plan, answer: WrittenFrame, model: str, made_on: date | None = N
         sections=[history, *spoken, other, closing],
         closing=ClosingAnswer(sections=[closing], **({} if agreement is None else agreement.model_dump())),
         derived=answer.derived,
-        dependencies=_silences(plan, spoken) if answer.unconnected else answer.dependencies,
+        dependencies=_silences(plan, spoken)
+        if answer.unconnected
+        else [_read(plan, one) for one in answer.dependencies],
         numbers=[*answer.numbers, *(habit for habit in usual if habit is not None)],
     )
     provenance = Provenance(
@@ -135,6 +137,15 @@ def _silences(plan: Plan, spoken: Sequence[str]) -> list[DependencyAnswer]:
         for finding in plan.findings
         if (on := finding.not_stated.if_stated) is not None and {finding.name, on} <= {*spoken}
     ]
+
+
+def _read(plan: Plan, one: DependencyAnswer) -> DependencyAnswer:
+    """With silence among what the other finding may be, where the plan reads this silence as one of those values."""
+    silence = plan.finding(one.on).not_stated
+    always = silence.if_stated is None and silence.unless is None
+    if always and silence.reads_as in one.among and NOT_STATED not in one.among:
+        return one.model_copy(update={"among": [*one.among, NOT_STATED]})
+    return one
 
 
 def _habit(plan: Plan, finding: Finding) -> NumberHabitAnswer | None:

@@ -43,7 +43,7 @@ from medorchestra.phrases.phrase_bank_check import check_bank
 from medorchestra.plan import Finding, Plan
 from medorchestra.synthetic import SPLITS, Form, Split, write_whole
 
-FINDINGS_IN_A_REQUEST = 2
+FINDINGS_IN_A_REQUEST = 1
 STYLES_IN_A_REQUEST = 4
 PHRASE_STYLES: Mapping[str, str] = {
     "US": "terse, telegraphic, abbreviations",
@@ -68,8 +68,8 @@ class PhraseAmounts:
         read: composed reports that are read back.
     """
 
-    sentences: int = 12
-    fields: int = 4
+    sentences: int = 16
+    fields: int = 6
     layouts: int = 2
     distractors: int = 20
     read: int = 40
