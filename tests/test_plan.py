@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from medorchestra.errors import PlanError
-from medorchestra.plan import Plan
+from medorchestra.plan import Accuracy, Calibration, Plan, ValidationRecord
 from medorchestra.plan_files import format_plan, parse_plan, read_plan, write_plan
 from medorchestra.plan_yaml import MAX_PLAN_BYTES, dump_plan_yaml, parse_plan_yaml
 
@@ -153,6 +153,114 @@ def test_a_validation_record_does_not_change_the_digest():
         "findings": {"mass": accuracy},
     }
     assert parsed(small_plan() | {"validation": [record]}).digest == plan.digest
+
+
+def calibration(plan):
+    return Calibration.model_validate(
+        {
+            "made_on": "2026-11-24",
+            "plan_digest": plan.digest,
+            "model_digest": "sha256:" + "1" * 64,
+            "labels": "local",
+            "n": 200,
+            "labels_digest": "sha256:" + "2" * 64,
+            "temperatures": {"mass": 1.7},
+            "risk": 0.05,
+            "review_below": 0.7,
+        }
+    )
+
+
+def test_a_calibration_does_not_change_the_digests_and_survives_writing_and_reading():
+    plan = parsed(small_plan())
+    calibrated = plan.model_copy(update={"calibrations": (calibration(plan),)})
+    assert (calibrated.digest, calibrated.questions_digest) == (plan.digest, plan.questions_digest)
+    assert parse_plan(format_plan(calibrated)) == calibrated
+
+
+@pytest.mark.parametrize("temperature", [0, -1, 101, float("inf")])
+def test_a_temperature_that_no_probability_survives_is_refused(temperature):
+    content = calibration(parsed(small_plan())).model_dump(mode="json") | {"temperatures": {"mass": temperature}}
+    with pytest.raises(ValidationError):
+        Calibration.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("title", "Another title"),
+        ("rules.1.when.above", 3),
+        ("findings.0.not_stated.reads_as", "yes"),
+        ("findings.0.not_stated.why", "It is always named."),
+        ("outcomes.0.description", "Tiny."),
+        ("options.0.setting", "old"),
+        ("profile.review_below", 0.5),
+        ("subtasks.0.citation.section", "2.1"),
+        ("validation", [{"measured_on": "2026-11-24"}]),
+    ],
+)
+def test_what_is_no_question_leaves_the_questions_digest_alone(path, value):
+    plan = parsed(small_plan())
+    content = changed(path, value)
+    if path == "validation":
+        accuracy = {"n": 10, "correct": 5, "low": 0.2, "high": 0.8}
+        digests = {"plan_digest": plan.digest, "model_digest": plan.digest, "cases_digest": plan.digest}
+        content["validation"][0] |= digests | {"model": "m", "outcome": accuracy, "findings": {"mass": accuracy}}
+    assert parsed(content).questions_digest == plan.questions_digest
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("subtasks.0.prompt.instructed", "Any mass?"),
+        ("subtasks.0.labels.yes", "present"),
+        ("profile.head.instructed", "Read with care."),
+        ("profile.prompt_form", "compact"),
+        ("profile.context", "focused"),
+        ("findings.1.number.maximum", 20),
+        ("subtasks.1", None),
+    ],
+)
+def test_every_change_of_a_question_changes_the_questions_digest(path, value):
+    content = changed(path, value)
+    if path == "subtasks.1":  # the rules must not ask what nobody reads
+        content["rules"] = [content["rules"][0] | {"when": {"finding": "mass", "in": ["yes", "no"]}}]
+    assert parsed(content).questions_digest != parsed(small_plan()).questions_digest
+
+
+def test_another_order_of_the_questions_is_another_training():
+    content = small_plan()
+    content["subtasks"].reverse()
+    assert parsed(content).questions_digest != parsed(small_plan()).questions_digest
+
+
+def measured(low):
+    return Accuracy(n=100, correct=90, low=low, high=0.99)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "unreviewed", "well"),
+    [
+        (0.6, 0.85, True),  # what was wrong, a person would have seen
+        (0.9, 0.7, False),  # what nobody would have seen was worse than the rest
+        (0.8, None, True),  # an older record
+        (0.79, None, False),
+    ],
+)
+def test_a_plan_is_well_read_where_what_nobody_looks_at_is_right_often_enough(outcome, unreviewed, well):
+    plan = parsed(small_plan())
+    record = ValidationRecord(
+        measured_on="2026-11-24",
+        plan_digest=plan.digest,
+        model="m",
+        model_digest="sha256:" + "1" * 64,
+        cases_digest="sha256:" + "2" * 64,
+        outcome=measured(outcome),
+        unreviewed=None if unreviewed is None else measured(unreviewed),
+        findings={},
+    )
+    assert plan.profile.review_below == 0.8
+    assert plan.is_well_read(record) is well
 
 
 def test_a_changed_prompt_changes_its_subtask_digest_and_no_other():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import date
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,8 @@ from rich.console import Console
 from medorchestra import plan_terminal
 from medorchestra.cloud.desk.prices import ListPrice
 from medorchestra.cloud.desk.usage import StepUsage, Usage
-from medorchestra.plan_terminal import CaseCount, MakingDisplay, spent_line
+from medorchestra.plan import Accuracy, Calibration, ValidationRecord
+from medorchestra.plan_terminal import CaseCount, MakingDisplay, record_line, spent_line
 from medorchestra.rehearsal import PlanProgress
 
 PRICE = ListPrice("large-1", 2.0, 10.0, "https://example.org/prices", "2026-11-24")
@@ -78,3 +80,49 @@ def test_a_count_of_cases_ends_with_the_last_one():
         for _ in range(3):
             count.advance(None)
     assert to.file.getvalue() == "3/3 cases, about 0 s left\n"
+
+
+RECORD = ValidationRecord(
+    measured_on=date(2026, 11, 24),
+    plan_digest="sha256:" + "0" * 64,
+    model="small.gguf",
+    model_digest="sha256:" + "a" * 64,
+    adapter_digest="sha256:" + "b" * 64,
+    cases_digest="sha256:" + "c" * 64,
+    outcome=Accuracy(n=80, correct=60, low=0.645, high=0.832),
+    unreviewed=Accuracy(n=50, correct=49, low=0.895, high=0.996),
+    findings={"sma_contact": Accuracy(n=90, correct=81, low=0.821, high=0.947)},
+)
+
+
+def test_a_validation_record_tells_model_adapter_all_outcomes_and_those_that_nobody_would_look_at():
+    assert record_line(RECORD) == (
+        "validated for small.gguf (sha256:aaaaaaaaaaaa, adapter sha256:bbbbbbbbbbbb): "
+        "outcome 60 of 80, 75 % (95 % interval 64.5 % to 83.2 %) right; of the outcomes that nobody would look at: "
+        "49 of 50, 98 % (95 % interval 89.5 % to 99.6 %) right, left without review 50 of 90 cases"
+    )
+
+
+def test_a_validation_record_without_a_number_of_the_unreviewed_claims_none():
+    line = record_line(RECORD.model_copy(update={"unreviewed": None, "adapter_digest": None}))
+    assert line.startswith("validated for small.gguf (sha256:aaaaaaaaaaaa, no adapter): outcome 60 of 80, ")
+    assert line.endswith(
+        "; of the outcomes that nobody would look at: none left without review, or not counted by this record"
+    )
+
+
+def test_a_validation_record_is_told_with_its_calibration_where_there_is_one():
+    calibration = Calibration(
+        made_on=date(2026, 11, 24),
+        plan_digest=RECORD.plan_digest,
+        model_digest=RECORD.model_digest,
+        adapter_digest=RECORD.adapter_digest,
+        labels="synthetic",
+        n=300,
+        labels_digest="sha256:" + "d" * 64,
+        temperatures={"sma_contact": 1.4},
+        risk=0.05,
+        review_below=0.62,
+    )
+    told = "; calibration: synthetic labels, 300 reports, 2026-11-24; below 0.62 to review, "
+    assert record_line(RECORD, calibration).startswith(record_line(RECORD) + told)

@@ -23,7 +23,7 @@ from medorchestra.errors import BudgetError, CaseError, CloudError, GuidelineErr
 from medorchestra.local.answer_key import perfect_reader
 from medorchestra.local.records import Report
 from medorchestra.plan import Accuracy, ValidationRecord
-from medorchestra.rehearsal import PlanMaking, make_plan, rehearse, validated
+from medorchestra.rehearsal import PlanMaking, calibrate_on_cases, make_plan, rehearse, validated
 
 PLAN = PLAN_BY_HAND
 CASES = cases_by_hand("held_out")[:6]
@@ -146,6 +146,60 @@ def test_a_rehearsal_of_another_plan_validates_nothing():
         validated(PLAN.model_copy(update={"title": "Another"}), scores)
 
 
+def test_what_an_earlier_record_says_of_the_model_sends_no_case_to_review():
+    """Else a model that once read badly could never be measured as one that reads well."""
+    engine = perfect_reader(PLAN, CASES)
+    poor = record(PLAN.digest, engine.identity.digest)
+    before = PLAN.model_copy(update={"validation": (poor,)})
+    assert all(one.review for one in mo.stage({case.id: case.text for case in CASES}, before, model=engine))
+    scores = rehearse(before, CASES, engine)
+    assert scores == rehearse(PLAN, CASES, engine)
+    assert scores.unreviewed
+    after = validated(before, scores, measured_on=DAY)
+    assert [one.measured_on for one in after.validation] == [DAY]
+    assert (after.validation[0].unreviewed.correct, after.validation[0].unreviewed.n) == (len(scores.unreviewed),) * 2
+
+
+# ------------------------------------------------------------------------------ calibrating
+
+
+CALIBRATION_CASES = cases_by_hand("calibration")[:24]
+
+
+def test_a_perfect_reader_is_calibrated_with_nothing_wrong_and_nothing_held_back():
+    engine = perfect_reader(PLAN, CALIBRATION_CASES)
+    told = []
+    fitted = calibrate_on_cases(PLAN, CALIBRATION_CASES, engine, risk=0.02, progress=told.append)
+    assert [one.report_id for one in told] == [case.id for case in CALIBRATION_CASES]
+    assert len(fitted.decisions) == len(CALIBRATION_CASES)
+    assert all(one.right for one in fitted.decisions if not one.reviewed)
+    calibration = fitted.calibration
+    assert (calibration.labels, calibration.n, calibration.risk) == ("synthetic", 24, 0.02)
+    assert (calibration.plan_digest, calibration.model_digest) == (PLAN.digest, engine.identity.digest)
+    assert (calibration.temperatures, calibration.set_coverage) == ({}, None)
+
+
+@pytest.mark.parametrize("split", ["development", "held_out"])
+def test_cases_of_another_split_are_not_calibrated_on(split):
+    others = sorted(cases_by_hand(split)[:2], key=lambda case: case.id)
+    cases = [*CALIBRATION_CASES, *others]
+    with pytest.raises(CaseError) as caught:
+        calibrate_on_cases(PLAN, cases, perfect_reader(PLAN, cases))
+    assert str(caught.value) == f"2 of the cases are not of the calibration split, first: {others[0].id}"
+
+
+def test_a_real_report_is_never_calibrated_on_and_its_text_is_not_in_the_error():
+    report = Report("p1", f"CT abdomen. {CANARY}")
+    with pytest.raises(TypeError, match="this calibrates on synthetic cases only, there is a Report") as caught:
+        calibrate_on_cases(PLAN, [*CALIBRATION_CASES, report], perfect_reader(PLAN, CALIBRATION_CASES))
+    assert CANARY not in str(caught.value)
+
+
+def test_a_calibration_on_too_few_cases_is_refused():
+    with pytest.raises(CaseError, match="19 labelled outcomes; at least 20 are needed"):
+        calibrate_on_cases(PLAN, CALIBRATION_CASES[:19], perfect_reader(PLAN, CALIBRATION_CASES))
+
+
 # ------------------------------------------------------------------------------ from guideline to plan
 
 
@@ -161,7 +215,7 @@ def test_a_guideline_becomes_a_proven_and_validated_plan_with_all_that_belongs_t
         case for split in ("development", "calibration", "held_out") for case in made.run.cases if case.split == split
     )
     assert (out / "proof.txt").read_text("utf-8").startswith(f"Proof of lung_nodule ({plan.digest[:19]}…): holds")
-    assert set(cloud.asked) == {"decompose", "write_subtasks", "write_cases", "read_back"}
+    assert set(cloud.asked) == {"decompose", "write_subtasks", "write_frame", "write_cases", "read_back"}
 
 
 def test_run_json_says_what_was_asked_what_it_cost_and_what_came_of_it(finished):

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medorchestra.cli_egress import egress_app
+from medorchestra.cli_fit import calibrate, finetune
 from medorchestra.cli_plan import plan_app
+from medorchestra.cli_publish import publish
 from medorchestra.errors import MedorchestraError
 
 if TYPE_CHECKING:
@@ -27,8 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # rich tracebacks show local variables, and those hold report text
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+plan_app.command()(publish)
 app.add_typer(plan_app)
 app.add_typer(egress_app)
+app.command()(finetune)
+app.command()(calibrate)
 
 
 def _show_version(asked: bool) -> None:
@@ -58,7 +63,9 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     model: Annotated[
         str, typer.Option("--model", help="'default', path of a GGUF file, or hf:owner/repo/file.gguf.")
     ] = "default",
-    adapter: Annotated[Path | None, typer.Option("--adapter", help="LoRA adapter (GGUF) for the model.")] = None,
+    adapter: Annotated[
+        str, typer.Option("--adapter", help="LoRA adapter (GGUF) for the model; `auto`: beside the plan; `none`.")
+    ] = "auto",
     id_column: Annotated[str | None, typer.Option("--id-column", help="Column with the report ids.")] = None,
     text_column: Annotated[str | None, typer.Option("--text-column", help="Column with the report text.")] = None,
     encoding: Annotated[str, typer.Option("--encoding", help="Encoding of text input.")] = "utf-8",
@@ -83,17 +90,19 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
 
     Exit code 0: all staged; 1: some reports empty or not fully read; 2: nothing done, bad input; 130: interrupted.
     """
+    from medorchestra.local.adapters import chosen_adapter
     from medorchestra.local.batch import stage_to_files
     from medorchestra.local.connectors import read_reports
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
     from medorchestra.local.terminal import ProgressDisplay, print_summary
-    from medorchestra.plan_files import read_plan
+    from medorchestra.plan_files import plan_path, read_plan
 
     the_plan = read_plan(plan)
     batch = read_reports(source, id_column=id_column, text_column=text_column, encoding=encoding)
     for note in batch.notes:
         typer.echo(f"medorchestra: {note}", err=True)
-    engine = LlamaCppEngine(model, adapter=adapter, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
+    chosen = chosen_adapter(the_plan, model, adapter, plan_path(plan))
+    engine = LlamaCppEngine(model, adapter=chosen, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
     try:
         with ProgressDisplay(len(batch.reports), show_decisions=show, quiet=quiet) as display:
             summary = stage_to_files(

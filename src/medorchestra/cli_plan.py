@@ -170,7 +170,9 @@ def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
     ledger: Annotated[
         Path | None, typer.Option("--ledger", help="File that keeps finished answers, so that it can be resumed.")
     ] = None,
-    adapter: Adapter = None,
+    adapter: Annotated[
+        str, typer.Option("--adapter", help="LoRA adapter (GGUF) for the model; `auto`: beside the plan; `none`.")
+    ] = "auto",
     gpu_layers: GpuLayers = 0,
     threads: Threads = None,
     context: Context = None,
@@ -180,6 +182,7 @@ def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
 
     Exit code 0: done; 2: not, the message says why; 130: interrupted.
     """
+    from medorchestra.local.adapters import chosen_adapter
     from medorchestra.plan_files import format_plan, plan_path, read_plan
     from medorchestra.plan_terminal import CaseCount, score_lines
     from medorchestra.rehearsal import rehearse as run_rehearsal
@@ -193,7 +196,7 @@ def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
     chosen = _evenly(found, limit)
     with (
         _interruptible(),
-        _engine(model, adapter, gpu_layers, threads, context) as engine,
+        _engine(model, chosen_adapter(plan, model, adapter, path), gpu_layers, threads, context) as engine,
         CaseCount(len(chosen), quiet=quiet) as count,
     ):
         scores = run_rehearsal(plan, chosen, engine, ledger=ledger, progress=count.advance)

@@ -19,6 +19,7 @@ from medorchestra.decision_diagram import DecisionTable
 from medorchestra.errors import PlanError, RuleError
 from medorchestra.plan_pieces import (
     Accuracy,
+    Calibration,
     Citation,
     Example,
     ExecutionProfile,
@@ -57,6 +58,7 @@ from medorchestra.templates import render_template
 
 __all__ = [
     "Accuracy",
+    "Calibration",
     "Citation",
     "Example",
     "ExecutionProfile",
@@ -103,6 +105,7 @@ class Plan(PlanPiece):
     """Combinations that no rule is meant to decide."""
     flags: Annotated[tuple[Flag, ...], Field(max_length=200)] = ()
     validation: tuple[ValidationRecord, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Plan:
@@ -211,8 +214,13 @@ class Plan(PlanPiece):
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:…` of the content: formatting does not change it, and neither do validation records."""
-        return content_digest(self.model_dump(mode="json", by_alias=True, exclude={"validation"}))
+        """`sha256:…` of the content: formatting does not change it, and neither does what was measured with models."""
+        return content_digest(self.model_dump(mode="json", by_alias=True, exclude={"validation", "calibrations"}))
+
+    @cached_property
+    def questions_digest(self) -> str:
+        """`sha256:…` of all questions, as they are asked: what an adapter is trained for. Rules play no part."""
+        return content_digest([self.subtask_digest(subtask) for subtask in self.subtasks])
 
     def validation_for(self, model_digest: str, adapter_digest: str | None) -> ValidationRecord | None:
         """The newest rehearsal of this very plan with this model and adapter, or None."""
@@ -224,9 +232,25 @@ class Plan(PlanPiece):
         ]
         return max(fitting, key=lambda record: record.measured_on, default=None)
 
+    def calibration_for(self, model_digest: str, adapter_digest: str | None) -> Calibration | None:
+        """The calibration of this very plan with this model and adapter: local labels before synthetic, the newest."""
+        fitting = [
+            one
+            for one in self.calibrations
+            if (one.plan_digest, one.model_digest, one.adapter_digest) == (self.digest, model_digest, adapter_digest)
+        ]
+        return max(fitting, key=lambda one: (one.labels == "local", one.made_on), default=None)
+
     def is_well_read(self, record: ValidationRecord) -> bool:
-        """Whether a rehearsal got outcomes right often enough: its lower bound against the threshold for review."""
-        return record.outcome.low >= self.profile.review_below
+        """Whether the pair of this record needs no person for every decision.
+
+        What nobody would look at must have been right often enough: its lower bound against the plan's threshold. Where
+        a hospital has calibrated the pair on its own labels, its threshold stands for that: it kept the stated risk.
+        """
+        calibration = self.calibration_for(record.model_digest, record.adapter_digest)
+        if calibration is not None and calibration.labels == "local":
+            return True
+        return record.deciding.low >= self.profile.review_below
 
     def finding(self, name: str) -> Finding:
         """The finding of this name (KeyError if there is none)."""

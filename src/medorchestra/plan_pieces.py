@@ -307,7 +307,38 @@ class ValidationRecord(PlanPiece):
     adapter_digest: Digest | None = None
     cases_digest: Digest
     outcome: Accuracy
+    unreviewed: Accuracy | None = None
+    """Of the outcomes that nothing sent to a person; None where there was none, or an older record did not count it."""
     findings: Mapping[Name, Accuracy]
+
+    @property
+    def deciding(self) -> Accuracy:
+        """On which it rests whether the model reads well enough: what nobody would look at; of an older record, all."""
+        return self.unreviewed or self.outcome
+
+
+class Calibration(PlanPiece):
+    """What makes the probabilities of one model on this plan mean what they say; fitted on labelled reports."""
+
+    made_on: date
+    plan_digest: Digest
+    model_digest: Digest
+    adapter_digest: Digest | None = None
+    labels: Literal["synthetic", "local"]
+    """Synthetic cases of the calibration split, or a hospital's own labelled reports."""
+    n: Annotated[int, Field(ge=1)]
+    """Labelled reports."""
+    labels_digest: Digest
+    temperatures: Mapping[Name, Annotated[float, Field(gt=0, le=100)]]
+    """Finding -> what its logits are divided by; 1 for a finding that is not named."""
+    risk: Probability
+    """Share of wrong outcomes accepted among those that nobody looks at."""
+    review_below: Probability
+    """Decisions with a lower probability go to a person; at 1 all do: no threshold held the risk."""
+    set_coverage: Probability | None = None
+    """Share of reports whose set of outcomes shall hold the true one; None: no sets are given."""
+    set_floor: Probability | None = None
+    """Probability from which an outcome is in that set; None: too few labels, every outcome is in it."""
 
 
 class Provenance(PlanPiece):

@@ -15,7 +15,16 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from medorchestra.plan import Plan, ValidationRecord
+from medorchestra.plan import Calibration, Plan, ValidationRecord
+from medorchestra.plan_views.validation_text import (
+    NONE_LEFT,
+    UNREVIEWED,
+    accuracy_text,
+    adapter_text,
+    calibration_text,
+    left_text,
+    short_digest,
+)
 from medorchestra.rehearsal_scores import CaseReading, FindingScore, RehearsalScores
 
 if TYPE_CHECKING:
@@ -29,7 +38,7 @@ MOST_CONFUSIONS = 3
 """Wrong readings that are told of a finding."""
 
 
-class _Told:
+class Told:
     """One line that is shown as it changes in a terminal, and from time to time elsewhere."""
 
     def __init__(self, *, quiet: bool, console: Console | None = None) -> None:
@@ -60,7 +69,7 @@ class _Told:
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-class MakingDisplay(_Told):
+class MakingDisplay(Told):
     """Shows how far the making of a plan is; give `advance` to `PlanMaking` as its progress."""
 
     _doing = ""
@@ -74,7 +83,7 @@ class MakingDisplay(_Told):
         self._doing = progress.doing
 
 
-class CaseCount(_Told):
+class CaseCount(Told):
     """Counts the cases of a rehearsal; give `advance` to `rehearse` as its progress."""
 
     def __init__(self, total: int, *, quiet: bool, console: Console | None = None) -> None:
@@ -115,17 +124,23 @@ def made_lines(made: MadePlan, out: Path, price: ListPrice | None) -> list[str]:
         kept = sum(bool(each.kept) for each in run.rounds)
         lines.append(f"rounds: {len(run.rounds)}, of these {kept} kept")
     record = plan.validation[-1] if made.held_out is not None else None
-    lines.append("not validated: no local model was named" if record is None else record_line(record))
+    if record is None:
+        lines.append("not validated: no local model was named")
+    else:
+        lines.append(record_line(record, plan.calibration_for(record.model_digest, record.adapter_digest)))
     return [*lines, f"cloud: {made.facts['cloud']['model']}, {spent_line(made.usage, price)}"]
 
 
-def record_line(record: ValidationRecord) -> str:
-    """A validation record on one line."""
-    outcome = record.outcome
-    return (
-        f"validated for {record.model} ({record.model_digest[:19]}): outcome {outcome.correct} of {outcome.n} right, "
-        f"95 % interval {100 * outcome.low:.0f} to {100 * outcome.high:.0f} %"
+def record_line(record: ValidationRecord, calibration: Calibration | None = None) -> str:
+    """A validation record on one line, with the calibration of the same model and adapter where that is to be told."""
+    left = left_text(record)
+    unreviewed = NONE_LEFT if record.unreviewed is None else f"{accuracy_text(record.unreviewed)} right"
+    line = (
+        f"validated for {record.model} ({short_digest(record.model_digest)}, {adapter_text(record.adapter_digest)}): "
+        f"outcome {accuracy_text(record.outcome)} right; of {UNREVIEWED}: {unreviewed}"
+        f"{f', left without review {left}' if left else ''}"
     )
+    return line if calibration is None else f"{line}; calibration: {calibration_text(calibration)}"
 
 
 def score_lines(scores: RehearsalScores, plan: Plan) -> list[str]:

@@ -18,6 +18,13 @@ from typing import TYPE_CHECKING, Any
 from medorchestra.errors import CaseError, MedorchestraError, PlanError
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.batch import opened_engine
+from medorchestra.local.calibrating import (
+    OPEN,
+    CalibrationSettings,
+    FittedCalibration,
+    LabelledReport,
+    fit_calibration,
+)
 from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.records import Report
@@ -68,7 +75,8 @@ def rehearse(
     if not cases:
         raise CaseError("no synthetic cases to rehearse on")
     with Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None) as book:
-        stager = Stager(plan, engine, book)
+        # What an earlier record says of the pair must not send cases to review that are there to measure it.
+        stager = Stager(plan.model_copy(update={"validation": ()}), engine, book)
         readings: list[CaseReading] = []
         for case in cases:
             reading = _reading(case, stager.stage_one(Report(case.id, case.text)))
@@ -77,6 +85,38 @@ def rehearse(
                 progress(reading)
     identity = engine.identity
     return RehearsalScores(plan.digest, identity.name, identity.digest, identity.adapter_digest, tuple(readings))
+
+
+def calibrate_on_cases(
+    plan: Plan,
+    cases: Sequence[SyntheticCase],
+    engine: Engine,
+    *,
+    risk: float = 0.05,
+    ledger: str | Path | None = None,
+    progress: Callable[[StagedReport], None] | None = None,
+) -> FittedCalibration:
+    """Fit temperatures and the threshold for review on synthetic cases of the calibration split.
+
+    Args:
+        plan: the plan, as it will run.
+        cases: synthetic cases; those of other splits are refused.
+        engine: the local model and adapter that will run it.
+        risk: share of wrong outcomes accepted among those that nobody looks at.
+        ledger, progress: as in `fit_calibration`.
+
+    Raises:
+        TypeError: one of the cases is not a synthetic case.
+        CaseError: too few cases, or one of another split.
+        StorageError: the ledger cannot be used.
+    """
+    _refuse_foreign(cases, "this calibrates on")
+    others = sorted(case.id for case in cases if case.split != "calibration")
+    if others:
+        raise CaseError(f"{len(others)} of the cases are not of the calibration split, first: {others[0]}")
+    labelled = [LabelledReport(Report(case.id, case.text), case.known(), case.outcome or OPEN) for case in cases]
+    settings = CalibrationSettings(risk=risk, labels="synthetic")
+    return fit_calibration(plan, labelled, engine, settings, ledger=ledger, progress=progress)
 
 
 def validated(plan: Plan, scores: RehearsalScores, *, measured_on: date | None = None) -> Plan:
@@ -120,6 +160,7 @@ def _reading(case: SyntheticCase, staged: StagedReport) -> CaseReading:
         probabilities={finding: dict(answer.probabilities) for finding, answer in answers.items()},
         best_outcome=staged.decision.best_outcome if staged.decision else None,
         review=staged.review,
+        outcomes=dict(staged.decision.probabilities) if staged.decision else {},
     )
 
 

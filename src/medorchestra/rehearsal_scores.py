@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from medorchestra.intervals import wilson_interval
@@ -32,6 +32,7 @@ class CaseReading:
         probabilities: finding -> probability of every value; empty where nothing was scored.
         best_outcome: the most probable outcome; None where there is no decision.
         review: whether the decision would go to a person.
+        outcomes: outcome -> probability; empty where there is no decision.
     """
 
     case: SyntheticCase
@@ -39,6 +40,7 @@ class CaseReading:
     probabilities: Mapping[str, Mapping[str, float]]
     best_outcome: str | None
     review: bool
+    outcomes: Mapping[str, float] = field(default_factory=dict)
 
     def is_right(self, finding: str) -> bool:
         """Whether the answer to a finding is the expected one."""
@@ -113,6 +115,11 @@ class RehearsalScores:
         """Decided cases whose most probable outcome is right."""
         return sum(reading.is_outcome_right for reading in self.decided)
 
+    @property
+    def unreviewed(self) -> tuple[CaseReading, ...]:
+        """Readings that nothing sends to a person; of an open case that is always wrong."""
+        return tuple(reading for reading in self.readings if not reading.review)
+
     def validation_record(self, findings: Iterable[str], measured_on: date) -> ValidationRecord:
         """The record that goes into the plan.
 
@@ -127,6 +134,9 @@ class RehearsalScores:
             adapter_digest=self.adapter_digest,
             cases_digest=cases_digest(reading.case for reading in self.readings),
             outcome=_accuracy(self.outcome_correct, len(self.decided)),
+            unreviewed=_accuracy(sum(reading.is_outcome_right for reading in self.unreviewed), len(self.unreviewed))
+            if self.unreviewed
+            else None,
             findings={
                 name: _accuracy(sum(reading.is_right(name) for reading in self.readings), len(self.readings))
                 for name in findings
@@ -136,6 +146,8 @@ class RehearsalScores:
     def lines(self, plan: Plan) -> list[str]:
         """A readable summary: outcome first, then the findings, worst first."""
         told = [f"outcome: {_share(self.outcome_correct, len(self.decided))}"]
+        right = sum(reading.is_outcome_right for reading in self.unreviewed)
+        told[0] += f"; of those that nobody would look at: {_share(right, len(self.unreviewed))}"
         scores = {finding.name: self.finding(finding.name) for finding in plan.findings}
         for name, score in sorted(scores.items(), key=lambda item: item[1].correct / max(item[1].n, 1)):
             told.append(f"{name}: {_share(score.correct, score.n)}")

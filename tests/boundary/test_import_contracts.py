@@ -95,7 +95,8 @@ def test_every_contract_has_a_planted_violation():
     assert set(contracts()) == {contract for contract, _, _ in PLANTED}
 
 
-HOLD_BOTH_SIDES = {"__init__", "__main__", "cli", "cli_egress", "cli_plan", "plan_terminal", "rehearsal"}
+COMMANDS = {"cli", "cli_egress", "cli_fit", "cli_plan", "cli_publish", "fit_terminal", "plan_terminal"}
+HOLD_BOTH_SIDES = {"__init__", "__main__", "rehearsal", "fitting", "publishing"} | COMMANDS
 
 
 @pytest.mark.parametrize("contract", ["no-way-round", "contract-modules", "no-network"])

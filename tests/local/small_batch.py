@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from medorchestra.local.engine.scripted import Reply, ScriptedEngine, ScriptedQuestion
 from medorchestra.local.records import Report
-from medorchestra.plan import Plan
+from medorchestra.plan import Calibration, Plan
 
 CITATION = {"section": "1.1", "quote": "Contact of more than half of the vessel is encasement."}
 
@@ -114,6 +114,24 @@ PART = {
     ],
 }
 """A part of the decision, for plans that have one."""
+
+
+def calibrated_plan(engine: ScriptedEngine, **changes: object) -> Plan:
+    """The small plan with a calibration for the engine's model; without changes it lets most decisions pass."""
+    content = {
+        "made_on": "2026-11-24",
+        "plan_digest": PLAN.digest,
+        "model_digest": engine.identity.digest,
+        "adapter_digest": engine.identity.adapter_digest,
+        "labels": "local",
+        "n": 240,
+        "labels_digest": "sha256:" + "5" * 64,
+        "temperatures": {"sma_contact": 1.2},
+        "risk": 0.05,
+        "review_below": 0.5,
+    }
+    return PLAN.model_copy(update={"calibrations": (Calibration.model_validate(content | changes),)})
+
 
 SMA = {"free": "The SMA is free.", "encasement": "The SMA is encased over 270 degrees.", "": ""}
 SENTENCES = [

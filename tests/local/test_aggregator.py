@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_by_hand import PLAN_BY_HAND
 
-from medorchestra.local.aggregator import decide
+from medorchestra.local.aggregator import decide, outcome_set
 from medorchestra.local.answers import Answer, AnswerStatus, Quote
+from medorchestra.plan import Calibration
 from medorchestra.rules import NOT_STATED
 
 PLAN = PLAN_BY_HAND
@@ -91,6 +92,67 @@ def test_an_unsure_reading_goes_to_a_person():
     # 0.1 goes to each other value; of the silent tenth the prior sends 0.8 to "none".
     assert decision.probability == pytest.approx(0.78)
     assert decision.review_reasons == ("probability 0.78 is below 0.80",)
+
+
+def calibration(**changes):
+    content = {
+        "made_on": "2026-11-24",
+        "plan_digest": PLAN.digest,
+        "model_digest": "sha256:" + "1" * 64,
+        "labels": "local",
+        "n": 200,
+        "labels_digest": "sha256:" + "2" * 64,
+        "temperatures": {},
+        "risk": 0.05,
+        "review_below": 0.8,
+    }
+    return Calibration.model_validate(content | changes)
+
+
+@pytest.mark.parametrize(("review_below", "review"), [(0.5, False), (0.77, False), (0.79, True), (0.95, True)])
+def test_the_threshold_of_the_calibration_takes_the_place_of_the_profiles(review_below, review):
+    unsure = with_answer(answers(), answer("sma_contact", "none", sure=0.7))
+    decision = decide(PLAN, unsure, calibration=calibration(review_below=review_below))
+    assert decision.review is review
+    assert decision.review_reasons == ((f"probability 0.78 is below {review_below:.2f}",) if review else ())
+
+
+def test_a_calibration_that_found_no_threshold_sends_even_a_certain_decision_to_a_person():
+    decision = decide(PLAN, answers(), calibration=calibration(review_below=1.0))
+    assert decision.probability == 1.0
+    assert decision.review_reasons == (
+        "every decision goes to a person: no probability is high enough for this plan and model",
+    )
+
+
+@pytest.mark.parametrize(
+    ("floor", "expected"),
+    [
+        (0.9, ("resectable",)),
+        (0.6, ("resectable",)),
+        (0.3, ("resectable", "locally_advanced")),
+        (0.0, ("resectable", "locally_advanced", "metastatic")),
+        (None, ("resectable", "locally_advanced", "metastatic")),
+    ],
+)
+def test_a_set_holds_what_is_probable_enough_and_the_likeliest_always(floor, expected):
+    probabilities = {"resectable": 0.65, "locally_advanced": 0.3, "metastatic": 0.05}
+    assert outcome_set(probabilities, calibration(set_coverage=0.9, set_floor=floor)) == expected
+
+
+def test_without_a_coverage_there_are_no_sets_whatever_the_floor():
+    assert outcome_set({"resectable": 1.0}, calibration(set_floor=0.5)) is None
+
+
+def test_a_decision_carries_its_set_of_outcomes_only_where_the_calibration_gives_sets():
+    unsure = with_answer(answers(), answer("sma_contact", "none", sure=0.7))
+    with_sets = decide(PLAN, unsure, calibration=calibration(set_coverage=0.9, set_floor=0.1))
+    assert with_sets.outcome_set == tuple(
+        name for name, share in with_sets.probabilities.items() if share >= 0.1 or name == "resectable"
+    )
+    assert len(with_sets.outcome_set) > 1
+    assert decide(PLAN, unsure, calibration=calibration()).outcome_set is None
+    assert decide(PLAN, unsure).outcome_set is None
 
 
 def test_where_values_and_probabilities_disagree_a_person_is_asked():
@@ -194,3 +256,14 @@ def test_probabilities_sum_to_one_and_a_certain_reading_agrees_with_its_outcome(
     if sure == 1.0 and decision.outcome is not None:
         assert decision.best_outcome == decision.outcome
         assert decision.probability == pytest.approx(1.0)
+
+
+def test_a_missing_quote_counts_only_where_silence_would_be_read_otherwise():
+    """That the examination was fit is what silence says, too; that the SMA is free is not."""
+    fit = with_answer(answers(), answer("exam_adequate", "yes", quotes=()))
+    assert not decide(PLAN, fit).review
+    free = with_answer(answers(), answer("sma_contact", "none", quotes=()))
+    assert "no supporting sentence found for: sma_contact" in decide(PLAN, free).review_reasons
+    # The plan wants a person to see silence on the liver, and so a "no" that nothing in the report supports.
+    liver = with_answer(answers(), answer("liver_mets", "no", quotes=()))
+    assert decide(PLAN, liver).review

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_batch import PLAN, small_engine, small_reports, with_prompt
+from small_batch import PLAN, calibrated_plan, small_engine, small_reports, with_prompt
 
 from medorchestra.errors import ModelError, PlanError, SourceError, StorageError, UnvalidatedPlanError
 from medorchestra.local.batch import as_batch, stage, stage_to_files
@@ -191,7 +191,12 @@ def test_a_plan_with_a_record_for_this_very_plan_and_model_is_validated(tmp_path
     validated = PLAN.__class__.model_validate(content | {"validation": [record]})
     run = stage_to_files(BATCH, validated, tmp_path, model=engine).run
     assert run["plan"]["validated"] is True
-    assert run["plan"]["validation"] == {key: record[key] for key in ("measured_on", "cases_digest", "outcome")}
+    told = {key: record[key] for key in ("measured_on", "cases_digest", "outcome")}
+    assert run["plan"]["validation"] == told | {"unreviewed": None}
+    measured = record | {"unreviewed": {"n": 6, "correct": 6, "low": 0.61, "high": 1.0}}
+    counted = PLAN.__class__.model_validate(content | {"validation": [measured]})
+    run = stage_to_files(BATCH, counted, tmp_path, model=engine).run
+    assert run["plan"]["validation"] == told | {"unreviewed": measured["unreviewed"]}
     assert set(pq.read_table(tmp_path / "results.parquet")["validated"].to_pylist()) == {True}
     assert stage(REPORTS, validated, model=engine).validated
     other = small_engine(name="other")
@@ -199,6 +204,18 @@ def test_a_plan_with_a_record_for_this_very_plan_and_model_is_validated(tmp_path
         stage(REPORTS, validated, model=other)
     assert stage_to_files(BATCH, validated, tmp_path, model=other, unvalidated=True).run["plan"]["validated"] is False
     assert set(pq.read_table(tmp_path / "results.parquet")["validated"].to_pylist()) == {False}
+
+
+def test_run_json_names_the_calibration_that_decided_and_no_other(tmp_path):
+    engine, other = small_engine(), small_engine(name="other")
+    plan = calibrated_plan(engine, set_coverage=0.9, set_floor=0.2)
+    run = stage_to_files(BATCH, plan, tmp_path, model=engine, unvalidated=True).run
+    assert run["plan"]["calibration"] == {
+        "made_on": "2026-11-24", "labels": "local", "n": 240, "labels_digest": "sha256:" + "5" * 64,
+        "risk": 0.05, "review_below": 0.5, "set_coverage": 0.9, "set_floor": 0.2,
+    }  # fmt: skip
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["plan"]["calibration"] == run["plan"]["calibration"]
+    assert stage_to_files(BATCH, plan, tmp_path, model=other, unvalidated=True).run["plan"]["calibration"] is None
 
 
 def test_a_plan_without_a_record_is_refused_before_anything_is_asked_or_written(tmp_path):

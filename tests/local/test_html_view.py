@@ -248,6 +248,15 @@ def test_an_open_vein_says_what_would_settle_it():
     assert table.index("weighed with it") < table.index("PV/SMV contact") < table.index("not decisive")
 
 
+def test_an_outcome_set_is_shown_with_the_report_and_in_the_batch_where_there_is_one():
+    chosen = ("resectable", "borderline_resectable")
+    staged = replace(CLEAR_STAGED, decision=replace(CLEAR_STAGED.decision, outcome_set=chosen))
+    assert "Calibrated outcome set: resectable or borderline resectable\n" in Shown(staged_report_html(staged)).text
+    assert "calibrated set: resectable or borderline resectable" in Shown(results_html(Results(PLAN, (staged,)))).text
+    assert "outcome set" not in Shown(staged_report_html(CLEAR_STAGED)).text
+    assert "calibrated set" not in Shown(results_html(Results(PLAN, (CLEAR_STAGED,)))).text
+
+
 def test_silence_that_the_plan_reads_as_a_value_is_marked():
     assert "not stated, read as no" in Shown(staged_report_html(CLEAR_STAGED)).text
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plan_by_hand import PLAN_BY_HAND
-from small_batch import PART, PLAN, plan_with, small_engine, small_reports
+from small_batch import PART, PLAN, calibrated_plan, plan_with, small_engine, small_reports
 
 from medorchestra.local.answers import AnswerStatus
 from medorchestra.local.records import Report
@@ -41,13 +41,13 @@ CASES = [staged(report) for report in small_reports(6)]
 
 def test_the_columns_are_those_the_documentation_names():
     columns = list(result_columns(PLAN_BY_HAND))
-    assert columns[:11] == [
-        "report_id", "status", "outcome", "best_outcome", "possible_outcomes",
+    assert columns[:12] == [
+        "report_id", "status", "outcome", "best_outcome", "possible_outcomes", "outcome_set",
         "probability", "review", "review_reason", "rule", "missing", "validated",
     ]  # fmt: skip
     outcomes = ["resectable", "borderline_resectable", "locally_advanced", "metastatic", "not_stageable"]
-    assert columns[11:16] == [f"p.{outcome}" for outcome in outcomes]
-    assert {"finding.sma_contact", "finding.tumor_size_cm", "finding.liver_mets"} < set(columns[16:])
+    assert columns[12:17] == [f"p.{outcome}" for outcome in outcomes]
+    assert {"finding.sma_contact", "finding.tumor_size_cm", "finding.liver_mets"} < set(columns[17:])
 
 
 def test_a_decided_report_shows_outcome_rule_and_findings():
@@ -73,6 +73,20 @@ def test_a_part_of_the_decision_has_its_own_column():
     assert [row["part.m"] for row in rows] == ["m0", "m1"]
     assert "part.m" in result_columns(plan)
     assert not [name for name in result_columns(PLAN) if name.startswith("part.")]
+
+
+def test_a_calibration_with_sets_fills_their_column_and_changes_no_other_thing_of_the_schema():
+    engine, report = small_engine(), small_reports(1)[0]
+    wide = Stager(calibrated_plan(engine, set_coverage=0.95), engine).stage_one(report)
+    narrow = Stager(calibrated_plan(engine, set_coverage=0.9, set_floor=0.3), engine).stage_one(report)
+    without = Stager(calibrated_plan(engine), engine).stage_one(report)
+    assert result_row(wide)["outcome_set"] == "resectable|locally_advanced|metastatic"
+    assert result_row(narrow)["outcome_set"] == "resectable"
+    assert result_row(without)["outcome_set"] is None
+    schemas = [results_arrow(one.plan, [one]).schema for one in (wide, narrow, without)]
+    assert schemas == [results_arrow(PLAN, [CASES[0]]).schema] * 3
+    assert schemas[0].field("outcome_set").type == pa.string()
+    assert schemas[0].field("outcome_set").nullable
 
 
 def test_a_failed_or_empty_report_has_a_reason_and_no_invented_values():

@@ -31,7 +31,7 @@ def test_a_report_without_a_decision_goes_to_a_person(status):
 
 
 def test_a_report_with_a_decision_goes_to_a_person_where_the_decision_says_so():
-    surely_read, doubtful = staged(small_reports(1)[0]), staged(REPORT)
+    surely_read, doubtful = staged(small_reports(1)[0]), staged(Report("case-8", "The liver is normal."))
     assert not surely_read.review, surely_read.decision.review_reasons
     assert doubtful.review
     assert doubtful.decision.review_reasons

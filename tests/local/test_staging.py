@@ -14,6 +14,7 @@ from medorchestra.local.ledger import Ledger
 from medorchestra.local.records import Report
 from medorchestra.local.staged_report import ReportStatus
 from medorchestra.local.staging import Stager
+from medorchestra.plan import Calibration
 
 REPORTS = small_reports(6)
 
@@ -147,6 +148,74 @@ def test_a_mended_rule_decides_again_without_reading_again(ledger):
     assert questions == []
     assert before[0].decision.outcome == "resectable"
     assert after[0].decision.outcome == "metastatic"
+
+
+CALIBRATION = Calibration(
+    made_on="2026-11-24",
+    plan_digest=PLAN.digest,
+    model_digest=small_engine().identity.digest,
+    labels="local",
+    n=200,
+    labels_digest="sha256:" + "2" * 64,
+    temperatures={"liver_mets": 4.0},
+    risk=0.05,
+    review_below=0.75,
+    set_coverage=0.9,
+    set_floor=0.2,
+)
+CALIBRATED = PLAN.model_copy(update={"calibrations": (CALIBRATION,)})
+
+
+def test_answers_in_results_are_calibrated_and_the_ledger_keeps_what_the_model_said(ledger):
+    first, _ = stage(CALIBRATED, ledger)
+    tempered, raw = first[0].answer("liver_mets"), Stager(PLAN, small_engine()).stage_one(REPORTS[0])
+    # The small reader is 0.9 sure, with 0.05 for each of the two others: eighteen to one, of which the fourth root.
+    odds = 18**0.25
+    assert tempered.probability == pytest.approx(odds / (odds + 2))
+    assert (tempered.value, tempered.quotes) == ("no", raw.answer("liver_mets").quotes)
+    assert first[0].answer("sma_contact").probabilities == raw.answer("sma_contact").probabilities
+    assert first[0].decision.probability < raw.decision.probability
+    assert first[0].decision.outcome == raw.decision.outcome == "resectable"
+    bare, questions = stage(PLAN, ledger)
+    assert questions == []
+    assert bare[0].answer("liver_mets").probabilities == raw.answer("liver_mets").probabilities
+
+
+def test_answers_from_the_ledger_are_calibrated_like_fresh_ones(ledger):
+    stage(PLAN, ledger)
+    resumed, questions = stage(CALIBRATED, ledger)
+    fresh, _ = stage(CALIBRATED, None)
+    assert questions == []
+    assert [one.decision for one in resumed] == [one.decision for one in fresh]
+    again, _ = stage(CALIBRATED, ledger)
+    assert [one.decision for one in again] == [one.decision for one in fresh]
+
+
+def test_threshold_and_sets_of_the_calibration_reach_the_decision():
+    (bare,), _ = stage(PLAN, None, REPORTS[:1])
+    (calibrated,), _ = stage(CALIBRATED, None, REPORTS[:1])
+    assert not bare.review
+    assert calibrated.decision.review_reasons == ("probability 0.72 is below 0.75",)
+    assert calibrated.decision.outcome_set == ("resectable", "metastatic")
+    assert bare.decision.outcome_set is None
+
+
+@pytest.mark.parametrize("changes", [{"model_digest": "sha256:" + "3" * 64}, {"plan_digest": "sha256:" + "3" * 64}])
+def test_a_calibration_of_another_model_or_plan_changes_nothing(changes):
+    foreign = PLAN.model_copy(update={"calibrations": (CALIBRATION.model_copy(update=changes),)})
+    assert [one.decision for one in stage(foreign, None)[0]] == [one.decision for one in stage(PLAN, None)[0]]
+
+
+def test_the_same_answers_can_be_decided_again_by_a_calibration_without_asking():
+    raw, _ = stage(PLAN, None, [*REPORTS, Report("blank", " ")])
+    questions = Questions()
+    stager = Stager(CALIBRATED, small_engine(questions))
+    again = [stager.decide_again(one) for one in raw]
+    assert questions == []
+    fresh, _ = stage(CALIBRATED, None, [*REPORTS, Report("blank", " ")])
+    assert [one.decision for one in again] == [one.decision for one in fresh]
+    assert [(one.seconds, one.tokens, one.report) for one in again] == [(r.seconds, r.tokens, r.report) for r in raw]
+    assert again[-1].status is ReportStatus.EMPTY
 
 
 def test_a_failed_answer_is_not_kept_and_is_asked_again(ledger):

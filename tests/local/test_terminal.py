@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from small_batch import PLAN, small_engine, small_reports
+from small_batch import PLAN, calibrated_plan, small_engine, small_reports
 
 from medorchestra.local import terminal
 from medorchestra.local.batch import RunSummary
@@ -99,6 +99,14 @@ def test_an_answer_without_a_sentence_on_it_says_so():
     one = STAGED[0]
     unquoted = replace(one, answers=tuple(replace(answer, quotes=()) for answer in one.answers))
     assert "rests on sma_contact: none (0.90)  (no supporting sentence found)" in shown(decision_view(unquoted))
+
+
+def test_an_outcome_set_is_shown_where_the_calibration_gives_one():
+    engine, report = small_engine(), small_reports(1)[0]
+    (staged,) = Stager(calibrated_plan(engine, set_coverage=0.95), engine).stage([report])
+    assert "calibrated outcome set: resectable | locally_advanced | metastatic" in shown(decision_view(staged))
+    (staged,) = Stager(calibrated_plan(engine), engine).stage([report])
+    assert "outcome set" not in shown(decision_view(staged))
 
 
 def test_a_report_cannot_steer_the_terminal_or_the_markup():

@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from small_batch import PART, PLAN, plan_with, small_engine, small_reports
+from small_batch import PART, PLAN, calibrated_plan, plan_with, small_engine, small_reports
 
 from medorchestra.local.records import Report
 from medorchestra.local.staging import Stager
@@ -55,6 +55,16 @@ def test_an_open_decision_has_no_rule_and_names_what_is_missing():
     decision = trace_of(REPORTS[4])["decision"]
     assert (decision["outcome"], decision["rule"], decision["missing"]) == (None, None, ["sma_contact"])
     assert decision["possible_outcomes"] == ["resectable", "locally_advanced"]
+
+
+def test_an_outcome_set_is_traced_where_the_calibration_gives_one():
+    engine = small_engine()
+    plan = calibrated_plan(engine, set_coverage=0.9, set_floor=0.01)
+    decision = to_trace(Stager(plan, engine).stage_one(REPORTS[4]), {})["decision"]
+    shares = decision["probabilities"]
+    assert decision["outcome_set"] == [name for name in shares if shares[name] >= 0.01]
+    assert len(decision["outcome_set"]) > 1
+    assert trace_of(REPORTS[4])["decision"]["outcome_set"] is None
 
 
 def test_silence_read_as_a_value_is_traced_with_its_reason():

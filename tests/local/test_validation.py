@@ -14,7 +14,7 @@ from medorchestra.local.engine.protocol import ModelIdentity
 from medorchestra.local.records import Report
 from medorchestra.local.staging import Stager
 from medorchestra.local.terminal import decision_view
-from medorchestra.local.validation import require_validation, validation_of
+from medorchestra.local.validation import doubt_of, require_validation, validation_of
 from medorchestra.plan import Accuracy, ValidationRecord
 
 MODEL = ModelIdentity("small.gguf", "sha256:" + "a" * 64)
@@ -103,7 +103,34 @@ def test_a_model_that_read_badly_in_rehearsal_sends_every_decision_to_a_person()
     staged = stage(small_reports(3), recorded(poor), model=engine)
     told = "in rehearsal this model got 9 % of the outcomes right (5 to 16 %), 80 % are asked for"
     assert {told in one.decision.review_reasons for one in staged if one.decision} == {True}
+    unseen = poor.model_copy(
+        update={"outcome": good.outcome, "unreviewed": Accuracy(n=50, correct=30, low=0.46, high=0.72)}
+    )
+    doubted = stage(small_reports(3), recorded(unseen), model=engine)
+    told = "got 60 % of the outcomes that nobody would have looked at right (46 to 72 %), 80 % are asked for"
+    assert all(one.decision.review_reasons[-1].endswith(told) for one in doubted)
     trusted = stage(small_reports(3), recorded(good), model=engine)
     assert not any(
         "in rehearsal" in reason for one in trusted if one.decision for reason in one.decision.review_reasons
     )
+
+
+ALL_RIGHT = Accuracy(n=400, correct=390, low=0.95, high=0.99)
+MANY_WRONG = Accuracy(n=40, correct=24, low=0.45, high=0.74)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "unreviewed", "told"),
+    [
+        (ALL_RIGHT, MANY_WRONG, "60 % of the outcomes that nobody would have looked at right (45 to 74 %)"),
+        (MANY_WRONG, None, "60 % of the outcomes right (45 to 74 %)"),
+        (MANY_WRONG, ALL_RIGHT, None),
+        (ALL_RIGHT, None, None),
+    ],
+    ids=["unreviewed poor", "only all outcomes, poor", "unreviewed good", "only all outcomes, good"],
+)
+def test_a_doubt_names_the_number_by_which_the_model_reads_badly(outcome, unreviewed, told):
+    measured = record(MODEL).model_copy(update={"outcome": outcome, "unreviewed": unreviewed})
+    doubt = doubt_of(recorded(measured), MODEL)
+    assert (doubt is None) is PLAN.is_well_read(measured)
+    assert doubt == (told and f"in rehearsal this model got {told}, 80 % are asked for")

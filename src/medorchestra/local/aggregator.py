@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from medorchestra.decision_diagram import Distribution
 from medorchestra.local.answers import Answer, AnswerStatus
-from medorchestra.plan import Citation, Plan
+from medorchestra.plan import Calibration, Citation, Plan
 from medorchestra.rules import NOT_STATED, Verdict, evaluate, findings_in
 
 
@@ -65,6 +65,8 @@ class Decision:
         flags: flags of the plan that hold.
         review: whether a person has to look.
         review_reasons: why; ids and counts only.
+        outcome_set: outcomes among which the true one is with the calibration's `set_coverage` (conformal prediction,
+            for reports like the labelled ones); None where the calibration gives no sets.
     """
 
     outcome: str | None
@@ -81,16 +83,32 @@ class Decision:
     flags: tuple[RaisedFlag, ...]
     review: bool
     review_reasons: tuple[str, ...]
+    outcome_set: tuple[str, ...] | None = None
+
+
+def outcome_set(probabilities: Mapping[str, float], calibration: Calibration) -> tuple[str, ...] | None:
+    """The outcomes that are probable enough; never empty, and all of them where there were too few labels."""
+    if calibration.set_coverage is None:
+        return None
+    floor = calibration.set_floor
+    best = max(probabilities, key=probabilities.__getitem__)
+    return tuple(name for name, share in probabilities.items() if name == best or floor is None or share >= floor)
 
 
 def decide(
-    plan: Plan, answers: Sequence[Answer], *, scope_problems: Sequence[str] = (), doubts: Sequence[str] = ()
+    plan: Plan,
+    answers: Sequence[Answer],
+    *,
+    calibration: Calibration | None = None,
+    scope_problems: Sequence[str] = (),
+    doubts: Sequence[str] = (),
 ) -> Decision:
     """Merge the answers of one report into a decision.
 
     Args:
         plan: the plan that asked.
-        answers: one for each of its subtasks (those that read no finding are left aside).
+        answers: one for each of its subtasks (those that read no finding are left aside), calibrated.
+        calibration: its thresholds, in place of the profile's.
         scope_problems: from `scope.scope_problems`.
         doubts: why every decision of this plan with this model goes to a person, if it does.
 
@@ -109,11 +127,14 @@ def decide(
     assumed = {name: plan.finding(name).not_stated.reads_as or "" for name in table.assumptions(known)}
     rests_on = table.sufficient(known, last=within_rule)
     flags = tuple(_raised(plan, known))
+    review_below = plan.profile.review_below if calibration is None else calibration.review_below
     reasons = [
-        *_about_verdict(verdict, best, probabilities[best], plan.profile.review_below),
+        *_about_verdict(verdict, best, probabilities[best], review_below),
         *(f"flag {flag.id}: {flag.message}" for flag in flags),
         *_about_assumptions(plan, assumed),
-        *_about_answers(plan, list(by_finding.values()), rests_on),
+        *_about_answers(
+            plan, list(by_finding.values()), [name for name in rests_on if not _is_moot(plan, known, name)]
+        ),
         *(f"scope: {problem}" for problem in scope_problems),
         *doubts,
     ]
@@ -132,6 +153,7 @@ def decide(
         flags=flags,
         review=bool(reasons),
         review_reasons=tuple(reasons),
+        outcome_set=None if calibration is None else outcome_set(probabilities, calibration),
     )
 
 
@@ -226,6 +248,8 @@ def _about_verdict(verdict: Verdict, best: str, probability: float, review_below
         reasons.append(f"the most probable values lead to {verdict.outcome}, the most probable outcome is {best}")
     if probability < review_below:
         reasons.append(f"probability {probability:.2f} is below {review_below:.2f}")
+    elif review_below >= 1:  # no threshold held the risk: certainty is no reason to trust the model either
+        reasons.append("every decision goes to a person: no probability is high enough for this plan and model")
     return reasons
 
 
@@ -236,7 +260,18 @@ def _about_assumptions(plan: Plan, assumed: Mapping[str, str]) -> list[str]:
     )
 
 
-def _about_answers(plan: Plan, answers: Sequence[Answer], rests_on: Sequence[str]) -> list[str]:
+def _is_moot(plan: Plan, known: Mapping[str, str | float | None], name: str) -> bool:
+    """Whether the plan would decide the same, and no less surely, had the report said nothing on this finding.
+
+    That no sentence was found for such an answer is no reason to look: it says what silence would be read as.
+    """
+    if plan.finding(name).not_stated.review:
+        return False
+    table = plan.decision_table
+    return table.decide({**known, name: NOT_STATED}).outcome == table.decide(known).outcome
+
+
+def _about_answers(plan: Plan, answers: Sequence[Answer], needing_quotes: Sequence[str]) -> list[str]:
     reasons: list[str] = []
     failed = [f"{answer.subtask} ({answer.status.value})" for answer in answers if answer.status.is_failure]
     if failed:
@@ -244,7 +279,7 @@ def _about_answers(plan: Plan, answers: Sequence[Answer], rests_on: Sequence[str
     unquoted = [
         answer.subtask
         for answer in answers
-        if answer.finding in rests_on and answer.status is AnswerStatus.OK and not answer.quotes
+        if answer.finding in needing_quotes and answer.status is AnswerStatus.OK and not answer.quotes
     ]
     if unquoted:
         reasons.append(f"no supporting sentence found for: {', '.join(unquoted)}")

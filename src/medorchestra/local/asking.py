@@ -77,7 +77,9 @@ class Inquiry:
         return [one for one in self.focus.sentences if self.excerpt.holds(one.start, one.end)]
 
     def _choose_measurement(self) -> Answer:
-        places = self._measurements()
+        if self.finding is None:
+            raise ValueError(f"subtask {self.subtask.id}: a number is asked for, but no finding")
+        places = offered_measurements(self.focus, self.excerpt, self.subtask, self.finding)
         scored = self.session.choose(self.question, [*places, self.subtask.labels[NOT_STATED]])
         probabilities: dict[str, float] = {}
         for found, probability in zip([*places.values(), []], scored.probabilities, strict=True):
@@ -91,31 +93,10 @@ class Inquiry:
         quotes = sorted((self._quote(mention) for mention in mentions), key=lambda quote: (-quote.score, quote.start))
         return self._answer(AnswerStatus.OK, value=float(best), quotes=tuple(quotes), **fields)
 
-    def _measurements(self) -> Mapping[str, list[Measurement]]:
-        """Verbatim measurement -> where it stands; of too many, those in the likeliest sentences."""
-        if self.finding is None or self.finding.number is None:
-            raise ValueError(f"subtask {self.subtask.id}: its finding is not a number")
-        places: dict[str, list[Measurement]] = {}
-        for place in measurements_in(self.focus.text, self.finding.number):
-            if self.excerpt.holds(place.start, place.end):
-                places.setdefault(place.words, []).append(place)
-        scores = {words: max(map(self._score_at, found)) for words, found in places.items()}
-        kept = sorted(places, key=lambda words: -scores[words])[:MOST_MEASUREMENTS]
-        return {words: found for words, found in places.items() if words in kept}
-
-    def _sentence_at(self, place: Measurement) -> Sentence:
-        """The sentence that holds a measurement (the measurement itself, where a cut runs through it)."""
-        around = (s for s in self.focus.sentences if s.start <= place.start and place.end <= s.end)
-        return next(around, Sentence(place.start, place.end))
-
-    def _score_at(self, place: Measurement) -> float:
-        terms = self.subtask.focus_terms
-        return term_score(self.focus.text, self._sentence_at(place), terms) if terms else 0.0
-
     def _quote(self, place: Measurement) -> Quote:
-        around = self._sentence_at(place)
+        around = _sentence_at(self.focus, place)
         words = self.focus.text[around.start : around.end]
-        return Quote(around.start, around.end, words, round(self._score_at(place), 4), "model")
+        return Quote(around.start, around.end, words, round(_score_at(self.focus, self.subtask, place), 4), "model")
 
     def _collect_spans(self) -> Answer:
         offered = self._offered_sentences()
@@ -159,6 +140,38 @@ class Inquiry:
             return self._answer(AnswerStatus.NOT_STATED, tokens=written.tokens)
         quotes = supporting_quotes(self.focus.text, self._sentences_read(), self.subtask.focus_terms, text)
         return self._answer(AnswerStatus.OK, value=text, quotes=quotes, tokens=written.tokens)
+
+
+def offered_measurements(
+    focus: FocusedReading, excerpt: Excerpt, subtask: Subtask, finding: Finding
+) -> Mapping[str, list[Measurement]]:
+    """What the model may choose from for a number: verbatim measurement -> where it stands.
+
+    Those of the excerpt, in its order; of too many, those in the likeliest sentences.
+
+    Raises:
+        ValueError: the finding is not a number.
+    """
+    if finding.number is None:
+        raise ValueError(f"subtask {subtask.id}: its finding is not a number")
+    places: dict[str, list[Measurement]] = {}
+    for place in measurements_in(focus.text, finding.number):
+        if excerpt.holds(place.start, place.end):
+            places.setdefault(place.words, []).append(place)
+    scores = {words: max(_score_at(focus, subtask, place) for place in found) for words, found in places.items()}
+    kept = sorted(places, key=lambda words: -scores[words])[:MOST_MEASUREMENTS]
+    return {words: found for words, found in places.items() if words in kept}
+
+
+def _sentence_at(focus: FocusedReading, place: Measurement) -> Sentence:
+    """The sentence that holds a measurement (the measurement itself, where a cut runs through it)."""
+    around = (s for s in focus.sentences if s.start <= place.start and place.end <= s.end)
+    return next(around, Sentence(place.start, place.end))
+
+
+def _score_at(focus: FocusedReading, subtask: Subtask, place: Measurement) -> float:
+    terms = subtask.focus_terms
+    return term_score(focus.text, _sentence_at(focus, place), terms) if terms else 0.0
 
 
 def _number_key(place: Measurement) -> str:

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from medorchestra.local.adapters import chosen_adapter
 from medorchestra.local.connectors import ReportBatch, batch_of, read_reports
 from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.ledger import Ledger
@@ -24,9 +25,22 @@ from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.staging import Stager
 from medorchestra.local.validation import require_validation, validation_of
 from medorchestra.plan import Plan
-from medorchestra.plan_files import read_plan
+from medorchestra.plan_files import plan_path, read_plan
 
 DISCLAIMER = "medorchestra supports clinicians and researchers; it is not a certified medical device."
+
+_OF_THE_RECORD = {"measured_on", "cases_digest", "outcome", "unreviewed"}
+_OF_THE_CALIBRATION = {
+    "made_on",
+    "labels",
+    "n",
+    "labels_digest",
+    "risk",
+    "review_below",
+    "set_coverage",
+    "set_floor",
+}
+"""What run.json tells of them; all else is in the plan."""
 
 Progress = Callable[[StagedReport], None]
 """Called after every report, in order."""
@@ -58,11 +72,12 @@ class RunSummary:
         return self.statuses["empty"] + self.statuses["failed"]
 
 
-def stage(
+def stage(  # noqa: PLR0913 - each with a default that is right for most
     reports: object,
     plan: Plan | str | Path = "pancreatic_cancer",
     *,
     model: str | Path | Engine = "default",
+    adapter: str | Path | None = "auto",
     ledger: str | Path | None = None,
     unvalidated: bool = False,
     progress: Progress | None = None,
@@ -73,8 +88,9 @@ def stage(
         reports: path of a CSV, TSV, Parquet, JSONL file or a folder of .txt; or `Report`s, a mapping id -> text, a
             list of mappings with id and text, a pandas data frame.
         plan: a plan, its path, or the name of a topic.
-        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, or an engine (left open for the caller), such
-            as `LlamaCppEngine("default", adapter="adapter.gguf")`.
+        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, or an engine (left open for the caller).
+        adapter: path of a LoRA adapter for the model; `auto`: the one that lies beside the plan for this model, if
+            there is one; `none`. An engine that is given has its own.
         ledger: file in which finished answers are kept, so that a run can be resumed; default none.
         unvalidated: run the plan also where it has no validation record for this model; every result is marked.
         progress: called after every report.
@@ -86,7 +102,7 @@ def stage(
     """
     the_plan = plan if isinstance(plan, Plan) else read_plan(plan)
     batch = as_batch(reports)
-    with opened_engine(model) as engine:
+    with opened_engine(model, _adapter(the_plan, model, adapter, plan)) as engine:
         require_validation(the_plan, engine.identity, unvalidated=unvalidated)
         with Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None) as book:
             stager = Stager(the_plan, engine, book)
@@ -94,12 +110,13 @@ def stage(
             return Results(the_plan, staged, stager.digests)
 
 
-def stage_to_files(
+def stage_to_files(  # noqa: PLR0913 - as `stage`
     batch: ReportBatch,
     plan: Plan,
     out: str | Path,
     *,
     model: str | Path | Engine = "default",
+    adapter: str | Path | None = "auto",
     unvalidated: bool = False,
     progress: Progress | None = None,
 ) -> RunSummary:
@@ -107,7 +124,7 @@ def stage_to_files(
 
     Args:
         batch: from `read_reports`.
-        plan, model, unvalidated, progress: as in `stage`.
+        plan, model, adapter, unvalidated, progress: as in `stage`.
         out: folder; made if it is not there.
 
     Raises:
@@ -115,7 +132,7 @@ def stage_to_files(
     """
     folder = Path(out)
     started_at, started = datetime.now(UTC), time.perf_counter()
-    with opened_engine(model) as engine:
+    with opened_engine(model, _adapter(plan, model, adapter, None)) as engine:
         require_validation(plan, engine.identity, unvalidated=unvalidated)
         with Ledger.open(folder / "ledger.sqlite") as book:
             stager = Stager(plan, engine, book)
@@ -144,15 +161,22 @@ def as_batch(reports: object) -> ReportBatch:
     return batch_of(reports)
 
 
+def _adapter(plan: Plan, model: str | Path | Engine, named: str | Path | None, source: object) -> Path | None:
+    """The adapter meant by the arguments of `stage`."""
+    if not isinstance(model, str | Path):
+        return None
+    return chosen_adapter(plan, model, named, plan_path(source) if isinstance(source, str | Path) else None)
+
+
 @contextmanager
-def opened_engine(model: str | Path | Engine) -> Iterator[Engine]:
+def opened_engine(model: str | Path | Engine, adapter: Path | None = None) -> Iterator[Engine]:
     """The engine for a model name or path, closed at the end; an engine that is given stays open."""
     if not isinstance(model, str | Path):
         yield model
         return
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
 
-    engine = LlamaCppEngine(model)
+    engine = LlamaCppEngine(model, adapter=adapter)
     try:
         yield engine
     finally:
@@ -207,6 +231,7 @@ class _Tally:
 def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
     identity, plan = stager.engine.identity, stager.plan
     record = validation_of(plan, identity)
+    calibration = plan.calibration_for(identity.digest, identity.adapter_digest)
     return {
         "medorchestra": _version("medorchestra"),
         "notice": DISCLAIMER,
@@ -221,7 +246,8 @@ def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
             "digest": plan.digest,
             "origin": plan.provenance.origin,
             "validated": stager.validated,
-            "validation": record and record.model_dump(mode="json", include={"measured_on", "cases_digest", "outcome"}),
+            "validation": record and record.model_dump(mode="json", include=_OF_THE_RECORD),
+            "calibration": calibration and calibration.model_dump(mode="json", include=_OF_THE_CALIBRATION),
             "guideline": plan.guideline.model_dump(),
             "options": plan.option_settings,
             "profile": plan.profile.model_dump(mode="json", exclude={"head"}),

@@ -79,11 +79,11 @@ class Executor:
         """
         asked = self.plan.subtasks if subtasks is None else tuple(subtasks)
         started = time.perf_counter()
-        focus = FocusedReading(report.text, self.engine.count_tokens)
+        focus = self.focus(report.text)
         answers: dict[str, Answer] = {}
         tokens = 0
         try:
-            readings = self._readings(focus, asked, answers)
+            readings = self.readings(focus, asked, answers)
         except Exception as error:  # noqa: BLE001 - text that the engine cannot take, such as half a character
             readings = []
             answers |= {subtask.id: _failure(subtask, error, len(report.text)) for subtask in asked}
@@ -93,6 +93,10 @@ class Executor:
         return Reading(ordered, tokens + sum(a.tokens for a in ordered), time.perf_counter() - started)
 
     # --------------------------------------------------------- what is read
+
+    def focus(self, text: str) -> FocusedReading:
+        """The sentences of a report, counted by the engine."""
+        return FocusedReading(text, self.engine.count_tokens)
 
     def _tokens_behind_report(self, subtask: Subtask) -> int:
         """Upper estimate of the tokens of a question and its answer."""
@@ -104,10 +108,16 @@ class Executor:
         """Tokens that a report may take."""
         return self.engine.context_tokens - self._reserve - self.engine.count_tokens(self._head)
 
-    def _readings(
+    def readings(
         self, focus: FocusedReading, asked: Sequence[Subtask], answers: dict[str, Answer]
     ) -> list[tuple[Excerpt, list[Subtask]]]:
-        """Which part of the report is read for which subtasks. Subtasks that nothing is read for get their answer."""
+        """Which part of the report is read for which subtasks.
+
+        Args:
+            focus: the report.
+            asked: subtasks of the plan.
+            answers: takes the answers of the subtasks that nothing is read for.
+        """
         room = self._room()
         whole = whole_report(focus.text) if self.engine.count_tokens(focus.text) <= room else None
         focused = self.plan.profile.context == "focused"

@@ -319,6 +319,7 @@ class _ResultLine:
     reasons: tuple[str, ...]
     rule: str | None
     section: str | None
+    outcome_set: tuple[str, ...] | None = None
 
 
 def _result_line(staged: StagedReport) -> _ResultLine:
@@ -336,4 +337,5 @@ def _result_line(staged: StagedReport) -> _ResultLine:
         reasons=decision.review_reasons,
         rule=decision.rule.id if decision.rule else None,
         section=decision.rule.citation.section if decision.rule else None,
+        outcome_set=decision.outcome_set,
     )

@@ -19,13 +19,18 @@ _ARROW = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
 
 
 def result_columns(plan: Plan) -> dict[str, type]:
-    """Columns of a result row beside the carried ones: name -> str, float or bool."""
+    """Columns of a result row beside the carried ones: name -> str, float or bool.
+
+    `outcome_set` is there whether the plan's calibration gives sets or not: the columns depend on the plan's content
+    alone, which a calibration is no part of (see `Plan.digest`), so that the tables of two runs fit together.
+    """
     columns: dict[str, type] = {
         "report_id": str,
         "status": str,
         "outcome": str,
         "best_outcome": str,
         "possible_outcomes": str,
+        "outcome_set": str,
         "probability": float,
         "review": bool,
         "review_reason": str,
@@ -53,6 +58,7 @@ def result_row(staged: StagedReport) -> dict[str, str | float | bool | None]:
         "outcome": decision.outcome,
         "best_outcome": decision.best_outcome,
         "possible_outcomes": "|".join(decision.possible_outcomes),
+        "outcome_set": None if decision.outcome_set is None else "|".join(decision.outcome_set),
         "probability": decision.probability,
         "review_reason": "; ".join(decision.review_reasons) or None,
         "rule": decision.rule.id if decision.rule else None,

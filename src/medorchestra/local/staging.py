@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from medorchestra.local.aggregator import decide
+from medorchestra.local.answer_calibration import calibrated
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.executor import Executor, describe_error
@@ -18,7 +20,7 @@ from medorchestra.local.records import Report
 from medorchestra.local.scope import scope_problems
 from medorchestra.local.staged_report import ReportStatus, StagedReport
 from medorchestra.local.validation import doubt_of, validation_of
-from medorchestra.plan import Plan, content_digest
+from medorchestra.plan import Plan
 
 
 class Stager:
@@ -33,13 +35,14 @@ class Stager:
         self.engine = engine
         self._ledger = ledger
         self._executor = Executor(plan, engine)
+        self._calibration = plan.calibration_for(engine.identity.digest, engine.identity.adapter_digest)
         doubt = doubt_of(plan, engine.identity)
         self._doubts = () if doubt is None else (doubt,)
         self._subtask_digests = {subtask.id: plan.subtask_digest(subtask) for subtask in plan.subtasks}
         identity = engine.identity
         self.validated = validation_of(plan, identity) is not None
         self.run_key = RunKey(
-            plan=content_digest(list(self._subtask_digests.values())),  # what it asks, not its rules: see ledger.py
+            plan=plan.questions_digest,  # what it asks, not its rules: see ledger.py
             model=identity.digest,
             adapter=identity.adapter_digest or "",
             settings=self._executor.settings_digest,
@@ -95,6 +98,17 @@ class Stager:
         ordered = tuple(answers[subtask.id] for subtask in self.plan.subtasks)
         return self._decided(report, ordered, tokens, started, len(stored))
 
+    def decide_again(self, staged: StagedReport) -> StagedReport:
+        """The same answers, decided by this stager's plan and calibration. Asks no model.
+
+        Args:
+            staged: from a stager without calibration, whose answers are the model's own.
+        """
+        if not staged.answers:
+            return staged
+        again = self._decided(staged.report, staged.answers, staged.tokens, time.perf_counter(), staged.resumed)
+        return replace(again, seconds=staged.seconds)
+
     def _stored(self, report: Report) -> dict[str, Answer]:
         if self._ledger is None:
             return {}
@@ -117,6 +131,8 @@ class Stager:
     def _decided(
         self, report: Report, answers: tuple[Answer, ...], tokens: int, started: float, resumed: int
     ) -> StagedReport:
+        if self._calibration is not None:
+            answers = tuple(calibrated(answer, self._calibration) for answer in answers)
         failures = [answer for answer in answers if answer.status.is_failure]
         if len(failures) == len(answers):
             status, decision = ReportStatus.FAILED, None
@@ -126,6 +142,7 @@ class Stager:
                 decision = decide(
                     self.plan,
                     answers,
+                    calibration=self._calibration,
                     scope_problems=scope_problems(report.text, self.plan.scope),
                     doubts=self._doubts,
                 )

@@ -103,6 +103,8 @@ def decision_view(staged: StagedReport) -> Group:
         title += Text("open: " + " | ".join(decision.possible_outcomes), style="bold yellow")
     title += mark
     lines: list[Text] = [Text(f"most probable: {decision.best_outcome} ({decision.probability:.2f})")]
+    if decision.outcome_set is not None:
+        lines.append(Text(f"calibrated outcome set: {' | '.join(decision.outcome_set)}"))
     if decision.rule is not None:
         lines.append(Text(f"rule: {decision.rule.id}, guideline section {decision.rule.citation.section}"))
     for name in decision.rests_on:

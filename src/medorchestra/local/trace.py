@@ -39,6 +39,7 @@ def _decision_trace(decision: Decision, plan: Plan) -> dict[str, Any]:
         "probabilities": dict(decision.probabilities),
         "undecided": decision.undecided,
         "possible_outcomes": list(decision.possible_outcomes),
+        "outcome_set": None if decision.outcome_set is None else list(decision.outcome_set),
         "rule": _rule_trace(decision.rule, plan),
         "rests_on": list(decision.rests_on),
         "assumed": {

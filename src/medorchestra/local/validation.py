@@ -35,16 +35,17 @@ def require_validation(plan: Plan, identity: ModelIdentity, *, unvalidated: bool
 def doubt_of(plan: Plan, identity: ModelIdentity) -> str | None:
     """Why a person should look at every decision of this pair: its rehearsal did not show that it reads well enough.
 
-    The lower bound of the outcome's measured accuracy is held against the plan's own threshold for review. None where
-    it passes, and where there is no record (then the results are marked as unvalidated).
+    The lower bound of the measured accuracy (see `Plan.is_well_read`) is held against the plan's own threshold for
+    review. None where it passes, and where there is no record (then the results are marked as unvalidated).
     """
     record = validation_of(plan, identity)
     if record is None or plan.is_well_read(record):
         return None
-    measured = record.outcome
+    measured = record.deciding
+    which = "outcomes that nobody would have looked at" if record.unreviewed else "outcomes"
     share, low, high = (f"{100 * part:.0f}" for part in (measured.correct / measured.n, measured.low, measured.high))
     return (
-        f"in rehearsal this model got {share} % of the outcomes right ({low} to {high} %), "
+        f"in rehearsal this model got {share} % of the {which} right ({low} to {high} %), "
         f"{100 * plan.profile.review_below:.0f} % are asked for"
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from medorchestra.plan import Accuracy, Citation, Finding, Option, Plan, Rule, Subtask, ValidationRecord
+from medorchestra.plan import Accuracy, Calibration, Citation, Finding, Option, Plan, Rule, Subtask, ValidationRecord
 from medorchestra.plan_views.cited_sections import CitedSection, Citer, Quote, Sections, cited_sections
 from medorchestra.plan_views.condition_cells import RuleTable, rule_table
 from medorchestra.plan_views.condition_text import (
@@ -25,6 +25,16 @@ from medorchestra.plan_views.condition_text import (
     unit_of,
     value_text,
     with_options,
+)
+from medorchestra.plan_views.validation_text import (
+    NONE_LEFT,
+    UNREVIEWED,
+    adapter_text,
+    calibration_source,
+    calibration_text,
+    deciding_share,
+    is_measured_before,
+    percent,
 )
 from medorchestra.plan_views.watched_text import WatchedPlace, watched_places
 from medorchestra.rules import Condition, OptionIs, findings_in, leaves_of
@@ -79,11 +89,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measured share, or None where it was not measured."""
+    """One measured share, or None where there is none, and then why."""
 
     title: str
     name: str | None
     accuracy: Accuracy | None
+    absent: str = "not measured"
 
 
 class PlanPage:
@@ -165,6 +176,28 @@ class PlanPage:
         """Validation records of other versions of the plan: they say nothing of this one."""
         return [record for record in self.plan.validation if record.plan_digest != self.digest]
 
+    def calibration_of(self, record: ValidationRecord) -> Calibration | None:
+        """The calibration by which this plan decides with the model and adapter of one of its current records."""
+        return self.plan.calibration_for(record.model_digest, record.adapter_digest)
+
+    def calibration_told(self, record: ValidationRecord, *, brief: bool = False) -> str:
+        """The same in words, and whether the record is older; brief: only on what it was fitted."""
+        calibration = self.calibration_of(record)
+        if calibration is None:
+            return "none"
+        newer = "; made after this record, which knows nothing of it" if is_measured_before(record, calibration) else ""
+        return (calibration_source(calibration) if brief else calibration_text(calibration)) + newer
+
+    @property
+    def unproven_calibrations(self) -> list[Calibration]:
+        """Calibrations of this very plan whose model and adapter have no validation record of it."""
+        proven = {(record.model_digest, record.adapter_digest) for record in self.current_records}
+        return [
+            one
+            for one in self.plan.calibrations
+            if one.plan_digest == self.digest and (one.model_digest, one.adapter_digest) not in proven
+        ]
+
     # What to look at
 
     @property
@@ -207,16 +240,14 @@ class PlanPage:
             notices.append(Notice("look", text, "guideline", more))
         return notices
 
-    @property
-    def is_well_read(self) -> bool:
-        """Whether the first record of this very plan shows a model that reads well enough."""
-        return bool(self.current_records) and self.plan.is_well_read(self.current_records[0])
-
     def _notice_of_validation(self) -> Notice:
         records = self.current_records
         if records:
+            asked = percent(self.plan.profile.review_below)
             models = tuple(
-                f"{record.model}, {record.measured_on}: {outcome_share(record)} of the outcomes right"
+                f"{record.model}, {adapter_text(record.adapter_digest)}, {record.measured_on}: "
+                f"{deciding_share(record)} right, {percent(record.deciding.low)} at the lower bound, "
+                f"{asked} is asked for; calibration: {self.calibration_told(record, brief=True)}"
                 for record in records
             )
             text = f"{_count(len(records), 'validation record')} of this very plan"
@@ -389,17 +420,13 @@ class PlanPage:
         return shown
 
     def scores(self, record: ValidationRecord) -> list[Score]:
-        """The outcome first, then every finding in the plan's order, measured or not."""
+        """The outcome first, of all and of those that nobody would look at; then every finding in the plan's order."""
         named = {finding.name: record.findings.get(finding.name) for finding in self.plan.findings}
         others = {name: accuracy for name, accuracy in record.findings.items() if name not in named}
         rows = [Score(self.titles.get(name, spoken(name)), name, one) for name, one in (named | others).items()]
-        return [Score("Outcome", None, record.outcome), *rows]
+        unreviewed = Score(UNREVIEWED.removeprefix("the ").capitalize(), None, record.unreviewed, NONE_LEFT)
+        return [Score("All outcomes", None, record.outcome), unreviewed, *rows]
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def outcome_share(record: ValidationRecord) -> str:
-    """How often a rehearsal got the outcome right, in percent."""
-    return f"{100 * record.outcome.correct / record.outcome.n:.0f} %"

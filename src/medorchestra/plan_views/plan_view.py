@@ -18,10 +18,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from medorchestra.plan import Accuracy, Citation, Finding, Plan
+from medorchestra.plan import Citation, Finding, Plan, ValidationRecord
 from medorchestra.plan_views.cited_sections import Sections
 from medorchestra.plan_views.condition_text import spoken, value_text
-from medorchestra.plan_views.plan_page import DISCLAIMER, Decision, PlanPage, outcome_share
+from medorchestra.plan_views.plan_page import DISCLAIMER, Decision, PlanPage
+from medorchestra.plan_views.validation_text import (
+    accuracy_text,
+    adapter_text,
+    calibration_text,
+    deciding_share,
+    left_text,
+    percent,
+    short_digest,
+    well_read_text,
+)
 from medorchestra.plan_views.watched_text import on_one_line, visible, watched_in
 from medorchestra.synthetic import SyntheticCase
 
@@ -56,7 +66,17 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"spoken": spoken, "watched": _watched, "percent": percent, "outcome_share": outcome_share}
+    environment.filters |= {
+        "spoken": spoken,
+        "watched": _watched,
+        "percent": percent,
+        "short_digest": short_digest,
+        "adapter_text": adapter_text,
+        "deciding_share": deciding_share,
+        "left_text": left_text,
+        "well_read_text": well_read_text,
+        "calibration_text": calibration_text,
+    }
     return environment
 
 
@@ -90,13 +110,6 @@ def _watched(text: str) -> Markup:
         )
         done = end
     return marked + _escaped(text[done:])
-
-
-def percent(share: float) -> str:
-    """A share as a percentage, without rounding up to certainty."""
-    if 0.9995 <= share < 1:
-        return ">99.9 %"
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
 def plan_lines(
@@ -225,19 +238,27 @@ def _silence(finding: Finding, page: PlanPage) -> str:
 
 
 def _validation_lines(page: PlanPage) -> list[str]:
-    lines = [
-        f"validation with {record.model}, {record.measured_on}: {score.title} {_share(score.accuracy)}"
-        for record in page.current_records
+    lines = [line for record in page.current_records for line in _record_lines(record, page)]
+    if not lines:
+        others = " of this version of the plan, only of others" if page.plan.validation else ""
+        lines.append(f"no validation record{others}: every result of it is unproven")
+    return lines + [
+        f"calibration without a validation record, model {short_digest(one.model_digest)}, "
+        f"{adapter_text(one.adapter_digest)}: {calibration_text(one)}"
+        for one in page.unproven_calibrations
+    ]
+
+
+def _record_lines(record: ValidationRecord, page: PlanPage) -> list[str]:
+    """Who was measured, how well, whether that is enough, and what goes to a person."""
+    where = f"validation with {record.model}, {adapter_text(record.adapter_digest)}, {record.measured_on}"
+    told = [
+        f"{score.title} {score.absent if score.accuracy is None else accuracy_text(score.accuracy)}"
         for score in page.scores(record)
     ]
-    if lines:
-        return lines
-    others = " of this version of the plan, only of others" if page.plan.validation else ""
-    return [f"no validation record{others}: every result of it is unproven"]
-
-
-def _share(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return "not measured"
-    share = percent(accuracy.correct / accuracy.n)
-    return f"{accuracy.correct} of {accuracy.n}, {share} ({percent(accuracy.low)} to {percent(accuracy.high)})"
+    enough = "reads well enough" if page.plan.is_well_read(record) else "does not read well enough"
+    told.append(f"{enough}: {well_read_text(record, page.plan)}")
+    left = left_text(record)
+    told += [f"left without review: {left}"] if left else []
+    told.append(f"calibration: {page.calibration_told(record)}")
+    return [f"{where}: {one}" for one in told]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medorchestra.local.engine.label_trie import candidate_probabilities
+from medorchestra.local.engine.label_trie import Fork, candidate_probabilities, forks_towards
 
 END = 0
 Sequences = list[tuple[int, ...]]
@@ -80,3 +80,62 @@ def test_logits_far_apart_do_not_overflow() -> None:
 def test_candidates_that_cannot_be_told_apart_are_refused(candidates: Sequences) -> None:
     with pytest.raises(ValueError, match="candidate"):
         candidate_probabilities(candidates, invented_logits)
+
+
+# --------------------------------------------------------------------- the choices towards one of them
+
+
+@given(sequences, st.data())
+def test_the_choices_towards_a_candidate_multiply_to_its_probability(
+    candidates: Sequences, data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(candidates) - 1))
+    probability = 1.0
+    for fork in forks_towards(candidates, index):
+        weights = [math.exp(one) for one in invented_logits(candidates[index][: fork.written], fork.possible)]
+        probability *= weights[fork.taken] / math.fsum(weights)
+    assert probability == pytest.approx(candidate_probabilities(candidates, invented_logits)[index], abs=1e-12)
+
+
+@given(sequences, st.data())
+def test_every_choice_is_a_real_one_and_takes_the_candidates_own_token(
+    candidates: Sequences, data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(candidates) - 1))
+    forks = forks_towards(candidates, index)
+    own = candidates[index]
+    assert all(len(fork.possible) > 1 and fork.possible[fork.taken] == own[fork.written] for fork in forks)
+    assert all(list(fork.possible) == sorted(set(fork.possible)) for fork in forks)
+    assert [fork.written for fork in forks] == sorted({fork.written for fork in forks})
+
+
+@given(sequences, st.data(), st.randoms(use_true_random=False))
+def test_the_order_of_the_other_candidates_changes_no_choice(
+    candidates: Sequences, data: st.DataObject, random: object
+) -> None:
+    own = data.draw(st.sampled_from(candidates))
+    shuffled = list(candidates)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert forks_towards(candidates, candidates.index(own)) == forks_towards(shuffled, shuffled.index(own))
+
+
+def test_choices_stand_only_where_candidates_part() -> None:
+    candidates = [(7, 1, 2, END), (7, 1, 3, 5, END), (7, 1, 3, END)]
+    parting = Fork(2, (2, 3), 1)
+    assert forks_towards(candidates, 0) == (Fork(2, (2, 3), 0),)
+    assert forks_towards(candidates, 1) == (parting, Fork(3, (END, 5), 1))
+    assert forks_towards(candidates, 2) == (parting, Fork(3, (END, 5), 0))
+
+
+def test_there_is_nothing_to_choose_with_a_single_candidate() -> None:
+    assert forks_towards([(7, 1, END)], 0) == ()
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [[], [(1, END), (1, END)], [(1, 2), (1,)], [(1,), (1, 2)], [(1, 2), (3, END), (1, 2, 4)]],
+    ids=["none", "the same", "its beginning", "its continuation", "its continuation, later"],
+)
+def test_choices_towards_a_candidate_that_cannot_be_told_apart_are_refused(candidates: Sequences) -> None:
+    with pytest.raises(ValueError, match="candidates"):
+        forks_towards(candidates, 0)

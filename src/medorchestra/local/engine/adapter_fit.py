@@ -12,6 +12,9 @@ from typing import Final
 from medorchestra.errors import ModelError
 from medorchestra.local.engine.gguf_file import GgufHeader
 
+BASE_DIGEST: Final = "medorchestra.base_digest"
+"""Where an adapter made by `medorchestra finetune` says which file it was trained on."""
+
 _SUFFIXES: Final = (".lora_a", ".lora_b")
 _SIZES: Final = {".embedding_length": "width", ".block_count": "number of layers"}
 _EMBEDDING: Final = "token_embd.weight"

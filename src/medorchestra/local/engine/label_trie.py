@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 LogitsAt = Callable[[tuple[int, ...], Sequence[int]], Sequence[float]]
 """(tokens of the answer so far, possible next tokens) -> their logits. Called depth first."""
@@ -32,6 +33,45 @@ def candidate_probabilities(sequences: Sequence[tuple[int, ...]], logits_at: Log
     probabilities = [math.exp(logarithm) for logarithm in logarithms]
     total = math.fsum(probabilities)
     return [probability / total for probability in probabilities]
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A place at which a model that writes one of the sequences has to choose.
+
+    Attributes:
+        written: tokens of the sequence before it.
+        possible: next tokens of all sequences that agree up to here, ascending.
+        taken: which of them is the sequence's own, as an index.
+    """
+
+    written: int
+    possible: tuple[int, ...]
+    taken: int
+
+
+def forks_towards(sequences: Sequence[tuple[int, ...]], index: int) -> tuple[Fork, ...]:
+    """The choices that lead to one of the sequences, in order.
+
+    The product of the probabilities of these choices, each among its possible tokens alone, is what
+    `candidate_probabilities` gives the sequence: so a model is trained on exactly what it is asked.
+
+    Raises:
+        ValueError: no sequence, or one that is the same as the wanted one, its beginning or its continuation.
+    """
+    if not sequences:
+        raise ValueError("no candidates")
+    own, forks = sequences[index], []
+    members, shared = list(range(len(sequences))), 0
+    while len(members) > 1:
+        if any(len(sequences[member]) <= shared for member in members):
+            raise ValueError(f"of candidates {members}, one is the beginning of another, or they are the same")
+        possible = sorted({sequences[member][shared] for member in members})
+        if len(possible) > 1:
+            forks.append(Fork(shared, tuple(possible), possible.index(own[shared])))
+        members = [member for member in members if sequences[member][shared] == own[shared]]
+        shared += 1
+    return tuple(forks)
 
 
 def _descend(

@@ -16,7 +16,7 @@ from types import ModuleType, TracebackType
 from typing import Final, Self
 
 from medorchestra.errors import ContextTooSmallError, ModelError, SettingsError
-from medorchestra.local.engine.adapter_fit import check_adapter, check_model
+from medorchestra.local.engine.adapter_fit import BASE_DIGEST, check_adapter, check_model
 from medorchestra.local.engine.chat import ChatFormat, Segment, chat_format
 from medorchestra.local.engine.gguf_file import GgufHeader, file_digest, read_gguf_header
 from medorchestra.local.engine.label_trie import candidate_probabilities
@@ -64,7 +64,9 @@ class LlamaCppEngine:
         check_model(header)
         adapter_path = None if adapter is None else Path(adapter)
         if adapter_path is not None:
-            check_adapter(read_gguf_header(adapter_path), header)
+            adapter_header = read_gguf_header(adapter_path)
+            check_adapter(adapter_header, header)
+            _check_trained_on(adapter_header, path)
         settings = _reader_settings(header, context_tokens, gpu_layers, threads)
         require_loading_allowed()
         self._library = load_library()
@@ -96,6 +98,11 @@ class LlamaCppEngine:
     def chat(self) -> ChatFormat:
         """How prompts are written for this model; training an adapter has to write them the same way."""
         return self._chat
+
+    @property
+    def prompts(self) -> PromptTokens:
+        """The tokens of prompts, exactly as they are read."""
+        return self._prompts
 
     @property
     def tokens_computed(self) -> int:
@@ -346,6 +353,16 @@ def _reader_settings(
     if threads is not None and threads < 1:
         raise SettingsError(f"threads={threads}: at least 1")
     return ReaderSettings(wanted, gpu_layers, threads or _usable_processors())
+
+
+def _check_trained_on(adapter: GgufHeader, model: Path) -> None:
+    """Refuse an adapter that names another base; one that names none passes, its shapes have been compared."""
+    trained_on = adapter.text(BASE_DIGEST)
+    if trained_on and trained_on != file_digest(model):
+        raise ModelError(
+            f"{adapter.path}: trained on another base ({trained_on[:19]}) than {model.name}, which is "
+            f"{file_digest(model)[:19]}; name that base as the model, or train an adapter on this one"
+        )
 
 
 def _usable_processors() -> int:

@@ -1,0 +1,1 @@
+"""Makes a small local model fit for a plan: trains a LoRA adapter on synthetic cases. Needs the extra `finetune`."""
