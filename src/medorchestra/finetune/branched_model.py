@@ -8,9 +8,12 @@ has to be chosen, among the tokens that may be chosen, and nowhere else. Knows t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +108,9 @@ class BranchedModel:
         model = _load_base(torch, base)
         torch.manual_seed(seed)
         form = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
-        self._model: Any = get_peft_model(model, form)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft still calls what transformers has renamed
+            self._model: Any = get_peft_model(model, form)
         working = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().to(self.device) for name, p in working.items()}
         self._model.to(self.device, self._kind)
@@ -218,21 +223,18 @@ class BranchedModel:
 
 def _load_base(torch: Any, base: Path) -> Any:
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    bars: Any = logging  # its functions have no types
-    bars.disable_progress_bar()
     try:
-        # Eager attention: on CPUs it is faster than torch's fused kernel, and it takes any mask.
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base.parent), gguf_file=base.name, dtype=torch.float32, attn_implementation="eager"
-        )
+        # Eager attention: on CPUs it is faster than torch's fused kernel, and it takes any mask. The progress bars of
+        # two libraries go to a place of their own: whoever calls this has one already.
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(
+                str(base.parent), gguf_file=base.name, dtype=torch.float32, attn_implementation="eager"
+            )
     except Exception as error:  # whatever transformers raises for an architecture or type that it does not know
         raise ModelError(
             f"{base}: transformers cannot load it for training ({type(error).__name__}); take a GGUF of an "
             "architecture that it reads (Llama, Mistral, Qwen2, Qwen3 …)"
         ) from error
-    finally:
-        bars.enable_progress_bar()
     model.config.use_cache = False
     return model
