@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from medorchestra import __version__, cli
 from medorchestra.errors import ModelError
+from medorchestra.local.adapters import find_adapter
 from medorchestra.local.answer_key import perfect_reader
 from medorchestra.local.engine import llama_cpp
 from medorchestra.local.engine.scripted import ScriptedEngine
@@ -89,7 +90,15 @@ def test_a_batch_is_staged_into_a_folder(capsys, engines, reports, tmp_path):
         (case.id, "A", case.outcome) for case in CASES
     ]
     assert json.loads((out / "run.json").read_text("utf-8"))["input"]["name"] == str(reports)
-    assert engines == [{"model": "default", "adapter": None, "context_tokens": None, "gpu_layers": 0, "threads": None}]
+    (asked,) = engines
+    adapter = asked.pop("adapter")  # the one that lies beside the plan
+    assert adapter == find_adapter(read_plan("pancreatic_cancer"), "default")
+    assert asked == {"model": "default", "context_tokens": None, "gpu_layers": 0, "threads": None}
+
+
+def test_without_an_adapter_the_model_reads_as_it_comes(capsys, engines, reports, tmp_path):
+    run(capsys, "stage", reports, "--unvalidated", "--adapter", "none", "--out", tmp_path / "out")
+    assert [asked["adapter"] for asked in engines] == [None]
 
 
 def test_options_reach_the_engine_and_the_reader(capsys, engines, tmp_path):

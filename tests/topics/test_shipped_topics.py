@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import combinations
 
@@ -9,6 +10,9 @@ import pytest
 
 from medorchestra.cloud.guideline import read_guideline
 from medorchestra.cloud.proof.proof import prove
+from medorchestra.local.adapters import find_adapter
+from medorchestra.local.engine.gguf_file import file_digest
+from medorchestra.local.engine.model_files import find_model
 from medorchestra.local.scope import scope_problems
 from medorchestra.phrases.composition import compose_many
 from medorchestra.phrases.phrase_bank import read_phrase_bank
@@ -24,8 +28,22 @@ def test_the_plan_was_made_by_the_planner_and_rehearsed_with_the_default_model(t
     plan = read_plan(topic)
     assert plan.topic == topic
     assert plan.provenance.origin == "planner"
-    assert [record.plan_digest for record in plan.validation] == [plan.digest]
-    assert set(plan.validation[0].findings) == {subtask.finding for subtask in plan.subtasks}
+    assert plan.validation[0].adapter_digest is None  # the model as it comes
+    for record in plan.validation:
+        assert record.plan_digest == plan.digest
+        assert set(record.findings) == {subtask.finding for subtask in plan.subtasks}
+
+
+def test_an_adapter_that_is_shipped_fits_the_plan_and_was_calibrated_and_validated_with_it(topic):
+    plan = read_plan(topic)
+    adapter = find_adapter(plan, "default")
+    shipped = sorted((guideline_folder(topic) / "adapters").glob("*.gguf"))
+    assert shipped == ([] if adapter is None else [adapter])
+    for path in shipped:
+        pair = (file_digest(find_model("default")), file_digest(path))
+        assert plan.validation_for(*pair) is not None
+        assert plan.calibration_for(*pair) is not None
+        assert json.loads(path.with_suffix(".json").read_text("utf-8"))["adapter_digest"] == pair[1]
 
 
 def test_the_proof_of_the_plan_holds_with_all_its_cases(topic):
