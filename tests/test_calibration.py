@@ -304,3 +304,10 @@ def test_with_too_few_labels_there_is_no_floor(coverage, fewest):
 def test_a_coverage_that_is_no_share_is_refused(coverage):
     with pytest.raises(ValueError, match="between 0 and 1"):
         conformal_floor([decision(0.9)] * 50, coverage)
+
+
+def test_a_report_without_a_single_true_outcome_says_nothing_on_the_sets():
+    known = [LabelledDecision(0.9, True, n / 40) for n in range(40)]
+    open_ones = [LabelledDecision(0.9, False, None)] * 40
+    assert conformal_floor([*known, *open_ones], 0.9) == conformal_floor(known, 0.9)
+    assert conformal_floor(open_ones, 0.9) is None

@@ -97,7 +97,7 @@ def test_labelled_reports_become_a_calibration_in_a_plan_of_its_own(capsys, fold
     assert code == 0
     assert out.splitlines() == [
         "calibrated on 30 labelled reports (local): below 0.00 to review; 25 of 30 are left, 0 of them wrong "
-        "(95 % interval 0 to 13 %)",
+        "(95 % interval 0 to 13 %), counted on the reports that the threshold was chosen on",
         f"written: {folder / 'calibrated.yaml'}",
     ]
     assert "30/30 reports" in err

@@ -263,6 +263,30 @@ def test_a_plan_is_well_read_where_what_nobody_looks_at_is_right_often_enough(ou
     assert plan.is_well_read(record) is well
 
 
+@pytest.mark.parametrize(("local", "well"), [(0.85, True), (0.7, False), (None, False)])
+def test_on_a_hospitals_own_labels_it_rests_on_those_whatever_the_rehearsal_said(local, well):
+    """Some few labelled reports, all right, are no proof; and a threshold that leaves nothing proves nothing."""
+    plan = parsed(small_plan())
+    pair = {"plan_digest": plan.digest, "model_digest": "sha256:" + "1" * 64}
+    calibration = Calibration(
+        made_on="2026-11-25",
+        labels="local",
+        n=200,
+        labels_digest="sha256:" + "3" * 64,
+        temperatures={},
+        risk=0.05,
+        review_below=0.9,
+        unreviewed=None if local is None else measured(local),
+        **pair,
+    )
+    outcome = measured(0.75 if well else 0.95)
+    record = ValidationRecord(
+        measured_on="2026-11-24", model="m", cases_digest="sha256:" + "2" * 64, outcome=outcome, findings={}, **pair
+    )
+    assert plan.is_well_read(record) is not well
+    assert plan.model_copy(update={"calibrations": (calibration,)}).is_well_read(record) is well
+
+
 def test_a_changed_prompt_changes_its_subtask_digest_and_no_other():
     before, after = parsed(small_plan()), parsed(changed("subtasks.0.prompt.instructed", "Any mass?"))
     assert before.subtask_digest(before.subtasks[0]) != after.subtask_digest(after.subtasks[0])

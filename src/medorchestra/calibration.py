@@ -34,13 +34,13 @@ class LabelledDecision:
     Attributes:
         probability: of the most probable outcome.
         right: whether that is the true one.
-        probability_of_truth: that the true outcome had.
+        probability_of_truth: that the true outcome had; None where several outcomes remain possible.
         reviewed: whether a person looks at it whatever its probability.
     """
 
     probability: float
     right: bool
-    probability_of_truth: float
+    probability_of_truth: float | None
     reviewed: bool = False
 
 
@@ -174,7 +174,7 @@ def conformal_floor(decisions: Sequence[LabelledDecision], coverage: float) -> f
     Split conformal prediction with one minus the true outcome's probability as score; valid for exchangeable reports.
 
     Args:
-        decisions: labelled ones, that nothing was fitted to.
+        decisions: labelled ones, that nothing was fitted to; those without a single true outcome are left aside.
         coverage: wanted share of sets that hold the truth, between 0 and 1.
 
     Returns:
@@ -182,8 +182,9 @@ def conformal_floor(decisions: Sequence[LabelledDecision], coverage: float) -> f
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage {coverage}: between 0 and 1")
-    n = len(decisions)
+    known = [one.probability_of_truth for one in decisions if one.probability_of_truth is not None]
+    n = len(known)
     place = math.ceil((n + 1) * coverage)
     if place > n:
         return None
-    return sorted((one.probability_of_truth for one in decisions), reverse=True)[place - 1]
+    return sorted(known, reverse=True)[place - 1]

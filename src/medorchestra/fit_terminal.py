@@ -92,5 +92,6 @@ def calibration_lines(fitted: FittedCalibration) -> list[str]:
     low, high = wilson_interval(threshold.wrong, threshold.kept) or (0.0, 1.0)
     return [
         f"{told}: below {calibration.review_below:.2f} to review; {threshold.kept} of {threshold.of} are left, "
-        f"{threshold.wrong} of them wrong (95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+        f"{threshold.wrong} of them wrong (95 % interval {100 * low:.0f} to {100 * high:.0f} %), counted on "
+        "the reports that the threshold was chosen on"
     ]

@@ -241,16 +241,24 @@ class Plan(PlanPiece):
         ]
         return max(fitting, key=lambda one: (one.labels == "local", one.made_on), default=None)
 
-    def is_well_read(self, record: ValidationRecord) -> bool:
-        """Whether the pair of this record needs no person for every decision.
+    def deciding_accuracy(self, record: ValidationRecord) -> Accuracy | None:
+        """On which number it rests whether the pair of this record reads well enough.
 
-        What nobody would look at must have been right often enough: its lower bound against the plan's threshold. Where
-        a hospital has calibrated the pair on its own labels, its threshold stands for that: it kept the stated risk.
+        What nobody would look at: where a hospital has calibrated the pair on its own labels, of those (None where its
+        threshold leaves nothing); else of the held-out cases.
         """
         calibration = self.calibration_for(record.model_digest, record.adapter_digest)
         if calibration is not None and calibration.labels == "local":
-            return True
-        return record.deciding.low >= self.profile.review_below
+            return calibration.unreviewed
+        return record.deciding
+
+    def is_well_read(self, record: ValidationRecord) -> bool:
+        """Whether the pair of this record needs no person for every decision.
+
+        The lower bound of what was right has to reach the plan's own threshold for review.
+        """
+        measured = self.deciding_accuracy(record)
+        return measured is not None and measured.low >= self.profile.review_below
 
     def finding(self, name: str) -> Finding:
         """The finding of this name (KeyError if there is none)."""

@@ -335,6 +335,8 @@ class Calibration(PlanPiece):
     """Share of wrong outcomes accepted among those that nobody looks at."""
     review_below: Probability
     """Decisions with a lower probability go to a person; at 1 all do: no threshold held the risk."""
+    unreviewed: Accuracy | None = None
+    """Of the outcomes that this threshold leaves to nobody, on the labels it was chosen on; None: it leaves none."""
     set_coverage: Probability | None = None
     """Share of reports whose set of outcomes shall hold the true one; None: no sets are given."""
     set_floor: Probability | None = None

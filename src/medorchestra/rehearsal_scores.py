@@ -133,12 +133,12 @@ class RehearsalScores:
             model_digest=self.model_digest,
             adapter_digest=self.adapter_digest,
             cases_digest=cases_digest(reading.case for reading in self.readings),
-            outcome=_accuracy(self.outcome_correct, len(self.decided)),
-            unreviewed=_accuracy(sum(reading.is_outcome_right for reading in self.unreviewed), len(self.unreviewed))
+            outcome=accuracy_of(self.outcome_correct, len(self.decided)),
+            unreviewed=accuracy_of(sum(reading.is_outcome_right for reading in self.unreviewed), len(self.unreviewed))
             if self.unreviewed
             else None,
             findings={
-                name: _accuracy(sum(reading.is_right(name) for reading in self.readings), len(self.readings))
+                name: accuracy_of(sum(reading.is_right(name) for reading in self.readings), len(self.readings))
                 for name in findings
             },
         )
@@ -237,7 +237,12 @@ def _kind(value: str | float | None) -> str:
     return value if isinstance(value, str) else "number"
 
 
-def _accuracy(correct: int, n: int) -> Accuracy:
+def accuracy_of(correct: int, n: int) -> Accuracy:
+    """A share with its interval, as records hold it.
+
+    Raises:
+        ValueError: nothing was counted.
+    """
     interval = wilson_interval(correct, n)
     if interval is None:
         raise ValueError("no case with a certain outcome was read: an accuracy of nothing is no validation")

@@ -146,6 +146,13 @@ def test_focused_questions_read_only_their_sentences_and_unmentioned_ones_are_no
     assert len({prompt.text for prompt in prompts}) == len(prompts) > 1
 
 
+def test_a_stated_fact_of_which_a_focused_plan_would_read_nothing_is_counted():
+    """The executor would take it for silence: what no training mends must show."""
+    focused = plan_with(prompt_form="compact", context="focused")
+    assert made(case(), focused)[2].unanswerable == {}
+    assert made(case(restaging="yes"), focused)[2].unanswerable == {"restaging": 1}
+
+
 def test_answers_that_are_written_freely_cannot_be_trained_and_are_named():
     copied = Subtask.model_validate(
         {"id": "staging_sentence", "answer": "spans", "prompt": {"instructed": "Copy."}, "citation": _citation()}

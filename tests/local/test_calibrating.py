@@ -16,6 +16,7 @@ from medorchestra.local.calibrating import (
     OPEN,
     CalibrationSettings,
     LabelledReport,
+    _in_first_half,
     fit_calibration,
     with_calibration,
 )
@@ -190,6 +191,28 @@ def test_sets_of_outcomes_hold_the_true_one_as_often_as_was_asked_for():
     held = [true.outcome in decision.outcome_set for decision, true in told]
     assert sum(held) / len(held) >= 0.97
     assert {len(decision.outcome_set) for decision, _ in told} == {1, 2}
+
+
+def test_sets_rest_on_other_reports_than_the_temperatures():
+    """A reader that is right in the half that fits and wrong in the other one must not look right in both."""
+    with_sets = CalibrationSettings(set_coverage=0.9)
+    wrong = frozenset(one.report.text for one in LABELLED if not _in_first_half(one))
+    assert 80 < len(wrong) < 160
+
+    def wrong_in_the_second_half(asked):
+        return always_wrong(asked) if asked.report in wrong else overconfident(asked)
+
+    assert fit_calibration(PLAN, LABELLED, engine(wrong_in_the_second_half), with_sets).calibration.set_floor == 0.0
+    alone = [one for one in LABELLED if _in_first_half(one)]
+    sets, fitted = (fit_calibration(PLAN, which, engine(), with_sets) for which in (LABELLED, alone))
+    assert sets.calibration.temperatures == fitted.calibration.temperatures
+
+
+def test_a_calibration_tells_how_right_the_outcomes_were_that_it_leaves_to_nobody():
+    fitted = fit_calibration(PLAN, LABELLED, engine(), CalibrationSettings(risk=0.05))
+    told = fitted.calibration.unreviewed
+    assert (told.n, told.correct) == (fitted.threshold.kept, fitted.threshold.kept - fitted.threshold.wrong)
+    assert fit_calibration(PLAN, LABELLED, engine(always_wrong)).calibration.unreviewed is None
 
 
 def test_too_few_labels_for_the_coverage_put_every_outcome_into_the_set():

@@ -285,7 +285,9 @@ def test_a_poor_rehearsal_is_no_good_news_on_the_page_that_is_signed():
     )
     shown = page(PLAN.model_copy(update={"validation": (poor,)}))
     assert shown.holds("and no model that reads well enough")
-    assert shown.holds(": 9.4 % of all outcomes right, 6 % at the lower bound, 80 % is asked for; calibration: none")
+    assert shown.holds(
+        ": 9.4 % of all outcomes right; 6 % is the lower bound for all outcomes, 80 % is asked for; calibration: none"
+    )
     assert shown.holds(
         "Reads well enoughno: 6 % is the lower bound for all outcomes, 80 % is asked for; every decision"
     )

@@ -129,7 +129,7 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            SettingsError: the checkpoint in the folder is of another training.
+            SettingsError: the checkpoint in the folder is of another training, or the loss is no number any more.
             StorageError: a checkpoint cannot be read or written.
         """
         self._resume()
@@ -139,11 +139,12 @@ class Trainer:
         started = saved = time.perf_counter()
         for step in range(state.step, steps):
             prompts = [one for case in self._batches[step] for one in self._maker.prompts(case)]
-            state.recent = (*state.recent, self._step(step, prompts))
+            loss = self._step(step, prompts)
+            state.recent = (*state.recent, *(() if loss is None else (loss,)))
             state.step = step + 1
             now = time.perf_counter()
             state.seconds = before.seconds + now - started
-            if state.step % STEPS_IN_A_MEAN == 0 or state.step == steps:
+            if state.recent and (state.step % STEPS_IN_A_MEAN == 0 or state.step == steps):
                 mean = sum(state.recent) / len(state.recent)
                 state.losses, state.recent = (*state.losses, (state.step, round(mean, 4))), ()
             if now - saved > self._settings.save_every or state.step == steps:
@@ -153,11 +154,11 @@ class Trainer:
                 progress(_progress(state, before, steps, now - started))
         return Trained(state.losses, state.tokens, state.seconds)
 
-    def _step(self, step: int, prompts: Sequence[BranchedPrompt]) -> float:
-        """One update; returns the mean loss of the answers."""
+    def _step(self, step: int, prompts: Sequence[BranchedPrompt]) -> float | None:
+        """One update; returns the mean loss of the answers, None where nothing was asked."""
         answers = sum(len(prompt.branches) for prompt in prompts)
         if not answers:
-            return 0.0
+            return None
         ordered = sorted(prompts, key=lambda prompt: prompt.length)
         total = 0.0
         for start in range(0, len(ordered), self._settings.together):
@@ -257,5 +258,5 @@ def rate_at(step: int, steps: int, settings: TrainingSettings) -> float:
 def _progress(state: _State, before: _State, steps: int, seconds: float) -> TrainingProgress:
     rate = (state.tokens - before.tokens) / seconds
     left = (steps - state.step) * seconds / (state.step - before.step)
-    loss = state.losses[-1][1] if state.losses else state.recent[-1]
+    loss = state.losses[-1][1] if state.losses else sum(state.recent) / max(1, len(state.recent))
     return TrainingProgress(state.step, steps, loss, rate, left)

@@ -71,8 +71,9 @@ class PromptMaker:
     """Writes the training prompts of one plan for one model.
 
     Attributes:
-        unanswerable: subtask -> labelled numbers that were not among the measurements that a question would offer, so
-            that no answer to it could be right; such a question is left out of its prompt.
+        unanswerable: subtask -> labels that no answer could have met, so that the question was left out: a number that
+            is not among the measurements it would offer, or a stated fact in a report of which nothing would be read
+            for it. Counted as often as it was met.
     """
 
     def __init__(self, plan: Plan, engine: LlamaCppEngine) -> None:
@@ -96,7 +97,12 @@ class PromptMaker:
         unread: dict[str, Answer] = {}
         asked = [subtask for subtask in self._plan.subtasks if subtask.finding is not None]
         made = []
-        for excerpt, group in self._executor.readings(focus, asked, unread):
+        labels = case.known()
+        readings = self._executor.readings(focus, asked, unread)
+        for subtask in asked:  # the executor would not ask: where something is stated, its answer would be wrong
+            if subtask.id in unread and labels[subtask.finding or ""] != NOT_STATED:
+                self._leave_out(subtask)
+        for excerpt, group in readings:
             branches = tuple(self._branches(case, focus, excerpt, group))
             if branches:
                 prefix = (*self._head, *self._prompts.report(excerpt.text))
@@ -110,7 +116,7 @@ class PromptMaker:
         for subtask in group:
             candidates, right = self._candidates(subtask, focus, excerpt, labels)
             if right is None:
-                self.unanswerable[subtask.id] = self.unanswerable.get(subtask.id, 0) + 1
+                self._leave_out(subtask)
                 continue
             answers = [self._prompts.answer(candidate) for candidate in candidates]
             forks = forks_towards(answers, right)
@@ -125,6 +131,9 @@ class PromptMaker:
                 tokens=(*asked, *answers[right][: forks[-1].written]),
                 forks=tuple((len(asked) + fork.written - 1, fork.possible, fork.taken) for fork in forks),
             )
+
+    def _leave_out(self, subtask: Subtask) -> None:
+        self.unanswerable[subtask.id] = self.unanswerable.get(subtask.id, 0) + 1
 
     def _candidates(
         self, subtask: Subtask, focus: FocusedReading, excerpt: Excerpt, labels: Mapping[str, str | float]

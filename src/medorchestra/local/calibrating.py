@@ -29,7 +29,7 @@ from medorchestra.local.records import Report
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.staging import Stager
 from medorchestra.plan import Calibration, Finding, Plan
-from medorchestra.rehearsal_scores import SAME_NUMBER
+from medorchestra.rehearsal_scores import SAME_NUMBER, accuracy_of
 from medorchestra.rules import NOT_STATED
 
 OPEN = "open"
@@ -120,6 +120,9 @@ def fit_calibration(
             if progress is not None:
                 progress(staged[-1])
     identity = engine.identity
+    # Sets keep their promise only on labels that nothing was fitted to: temperatures then get the other half alone.
+    sets = settings.set_coverage is not None
+    fitted = [pair for pair in zip(labelled, staged, strict=True) if not sets or _in_first_half(pair[0])]
     never = Calibration(
         made_on=datetime.now(UTC).date(),
         plan_digest=plan.digest,
@@ -128,23 +131,29 @@ def fit_calibration(
         labels=settings.labels,
         n=len(labelled),
         labels_digest=_digest(labelled),
-        temperatures=_temperatures(plan, labelled, staged),
+        temperatures=_temperatures(plan, fitted),
         risk=settings.risk,
         review_below=0.0,
         set_coverage=settings.set_coverage,
     )
     again = Stager(bare.model_copy(update={"calibrations": (never,)}), engine)
-    decisions = tuple(
-        decision
-        for one, old in zip(labelled, staged, strict=True)
-        if (decision := _decision(one, again.decide_again(old))) is not None
-    )
-    threshold = choose_threshold(decisions, settings.risk)
-    floor = conformal_floor(decisions, settings.set_coverage) if settings.set_coverage is not None else None
-    found = never.model_copy(
-        update={"review_below": threshold.review_below if threshold is not None else 1.0, "set_floor": floor}
-    )
-    return FittedCalibration(found, threshold, decisions)
+    decided = [(one, _decision(one, again.decide_again(old))) for one, old in zip(labelled, staged, strict=True)]
+    return _with_thresholds(never, [(one, decision) for one, decision in decided if decision is not None])
+
+
+def _with_thresholds(
+    calibration: Calibration, decided: Sequence[tuple[LabelledReport, LabelledDecision]]
+) -> FittedCalibration:
+    """The calibration with the thresholds that the labelled decisions, made with its temperatures, allow."""
+    decisions = tuple(decision for _, decision in decided)
+    threshold = choose_threshold(decisions, calibration.risk)
+    found: dict[str, object] = {"review_below": 1.0 if threshold is None else threshold.review_below}
+    if threshold is not None:
+        found["unreviewed"] = accuracy_of(threshold.kept - threshold.wrong, threshold.kept)
+    if calibration.set_coverage is not None:
+        unseen = [decision for one, decision in decided if not _in_first_half(one)]
+        found["set_floor"] = conformal_floor(unseen, calibration.set_coverage)
+    return FittedCalibration(calibration.model_copy(update=found), threshold, decisions)
 
 
 def with_calibration(plan: Plan, calibration: Calibration) -> Plan:
@@ -181,9 +190,14 @@ def _can_be(finding: Finding, value: str | float) -> bool:
     return finding.number is not None and finding.number.numbers.holds(value)
 
 
-def _temperatures(plan: Plan, labelled: Sequence[LabelledReport], staged: Sequence[StagedReport]) -> dict[str, float]:
+def _in_first_half(one: LabelledReport) -> bool:
+    """A half that depends on the report's id alone."""
+    return hashlib.sha256(one.report.report_id.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0
+
+
+def _temperatures(plan: Plan, read_labels: Sequence[tuple[LabelledReport, StagedReport]]) -> dict[str, float]:
     scored: dict[str, list[tuple[Mapping[str, float], str]]] = {finding.name: [] for finding in plan.findings}
-    for one, read in zip(labelled, staged, strict=True):
+    for one, read in read_labels:
         for answer in read.answers:
             if answer.finding is None or answer.finding not in one.findings:
                 continue
@@ -206,12 +220,10 @@ def _offered(truth: str | float, probabilities: Mapping[str, float]) -> str | No
 def _decision(one: LabelledReport, staged: StagedReport) -> LabelledDecision | None:
     if one.outcome is None or staged.decision is None:
         return None
-    probabilities = staged.decision.probabilities
     return LabelledDecision(
         probability=staged.decision.probability,
         right=staged.decision.best_outcome == one.outcome,
-        # Of a report that leaves several open, no single one is true: the set has to hold the likeliest.
-        probability_of_truth=probabilities.get(one.outcome, staged.decision.probability),
+        probability_of_truth=staged.decision.probabilities.get(one.outcome),
         reviewed=staged.review,
     )
 

@@ -41,11 +41,15 @@ def doubt_of(plan: Plan, identity: ModelIdentity) -> str | None:
     record = validation_of(plan, identity)
     if record is None or plan.is_well_read(record):
         return None
-    measured = record.deciding
-    which = "outcomes that nobody would have looked at" if record.unreviewed else "outcomes"
+    measured = plan.deciding_accuracy(record)
+    if measured is None:
+        return "on this hospital's own labels no threshold kept the risk that was asked for"
+    local = measured is not record.deciding
+    where = "on this hospital's own labels" if local else "in rehearsal"
+    which = "outcomes that nobody would have looked at" if local or record.unreviewed else "outcomes"
     share, low, high = (f"{100 * part:.0f}" for part in (measured.correct / measured.n, measured.low, measured.high))
     return (
-        f"in rehearsal this model got {share} % of the {which} right ({low} to {high} %), "
+        f"{where} this model got {share} % of the {which} right ({low} to {high} %), "
         f"{100 * plan.profile.review_below:.0f} % are asked for"
     )
 

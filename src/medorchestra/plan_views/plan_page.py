@@ -34,7 +34,7 @@ from medorchestra.plan_views.validation_text import (
     calibration_text,
     deciding_share,
     is_measured_before,
-    percent,
+    well_read_text,
 )
 from medorchestra.plan_views.watched_text import WatchedPlace, watched_places
 from medorchestra.rules import Condition, OptionIs, findings_in, leaves_of
@@ -243,11 +243,10 @@ class PlanPage:
     def _notice_of_validation(self) -> Notice:
         records = self.current_records
         if records:
-            asked = percent(self.plan.profile.review_below)
             models = tuple(
                 f"{record.model}, {adapter_text(record.adapter_digest)}, {record.measured_on}: "
-                f"{deciding_share(record)} right, {percent(record.deciding.low)} at the lower bound, "
-                f"{asked} is asked for; calibration: {self.calibration_told(record, brief=True)}"
+                f"{deciding_share(record, self.plan)} right; {well_read_text(record, self.plan)}; "
+                f"calibration: {self.calibration_told(record, brief=True)}"
                 for record in records
             )
             text = f"{_count(len(records), 'validation record')} of this very plan"

@@ -35,22 +35,26 @@ def accuracy_text(accuracy: Accuracy) -> str:
     return f"{accuracy.correct} of {accuracy.n}, {percent(accuracy.correct / accuracy.n)} ({interval})"
 
 
-def deciding_share(record: ValidationRecord) -> str:
-    """The same in percent, and of which outcomes."""
-    accuracy = record.deciding
-    return f"{percent(accuracy.correct / accuracy.n)} of {_deciding_outcomes(record)}"
+def deciding_share(record: ValidationRecord, plan: Plan) -> str:
+    """The number on which it rests whether a model reads well enough, and of which outcomes."""
+    accuracy = plan.deciding_accuracy(record)
+    if accuracy is None:
+        return f"none of {_deciding_outcomes(record, plan)}"
+    return f"{percent(accuracy.correct / accuracy.n)} of {_deciding_outcomes(record, plan)}"
 
 
-def _deciding_outcomes(record: ValidationRecord) -> str:
+def _deciding_outcomes(record: ValidationRecord, plan: Plan) -> str:
+    if plan.deciding_accuracy(record) is not record.deciding:
+        return f"{UNREVIEWED}, by the hospital's own labels"
     return "all outcomes" if record.unreviewed is None else UNREVIEWED
 
 
 def well_read_text(record: ValidationRecord, plan: Plan) -> str:
     """Why a model counts as reading well enough, or does not."""
-    return (
-        f"{percent(record.deciding.low)} is the lower bound for {_deciding_outcomes(record)}, "
-        f"{percent(plan.profile.review_below)} is asked for"
-    )
+    accuracy, asked = plan.deciding_accuracy(record), percent(plan.profile.review_below)
+    if accuracy is None:
+        return f"no threshold kept the risk that was asked for by the hospital's own labels; {asked} is asked for"
+    return f"{percent(accuracy.low)} is the lower bound for {_deciding_outcomes(record, plan)}, {asked} is asked for"
 
 
 def left_text(record: ValidationRecord) -> str | None:
