@@ -64,5 +64,5 @@ lint: .venv/.dev ## style, types, and who may import whom
 	touch $@
 
 .venv/.dev: .venv/.local pyproject.toml
-	$(BIN)/pip install --quiet -e '.[dev,local,cloud,hub,pandas,finetune]'
+	$(BIN)/pip install --quiet -e '.[dev,local,cloud,hub,pandas,finetune,evaluation]'
 	touch $@

@@ -39,6 +39,9 @@ _HOMES = {
     "read_reports": "medorchestra.local.connectors",
     "stage": "medorchestra.local.batch",
     "stage_to_files": "medorchestra.local.batch",
+    "evaluate": "medorchestra.local.evaluation.study",
+    "EvaluationSettings": "medorchestra.local.evaluation.evaluating",
+    "LabelColumns": "medorchestra.local.evaluation.labelled_set",
     "Results": "medorchestra.local.results",
     "StagedReport": "medorchestra.local.staged_report",
     "Decision": "medorchestra.local.aggregator",
@@ -51,7 +54,9 @@ _HOMES = {
 __all__ = [
     "Answer",
     "Decision",
+    "EvaluationSettings",
     "Guideline",
+    "LabelColumns",
     "LlamaCppEngine",
     "MedorchestraError",
     "OpenAICloudModel",
@@ -65,6 +70,7 @@ __all__ = [
     "StagedReport",
     "SyntheticCase",
     "__version__",
+    "evaluate",
     "make_plan",
     "perfect_reader",
     "read_cases",
@@ -92,6 +98,9 @@ if TYPE_CHECKING:
     from medorchestra.local.connectors import read_reports
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
     from medorchestra.local.engine.scripted import ScriptedEngine
+    from medorchestra.local.evaluation.evaluating import EvaluationSettings
+    from medorchestra.local.evaluation.labelled_set import LabelColumns
+    from medorchestra.local.evaluation.study import evaluate
     from medorchestra.local.records import Report
     from medorchestra.local.results import Results
     from medorchestra.local.staged_report import StagedReport

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medorchestra.cli_egress import egress_app
+from medorchestra.cli_evaluate import evaluate, requalify
 from medorchestra.cli_fit import calibrate, finetune
 from medorchestra.cli_plan import plan_app
 from medorchestra.cli_publish import publish
@@ -34,6 +35,8 @@ app.add_typer(plan_app)
 app.add_typer(egress_app)
 app.command()(finetune)
 app.command()(calibrate)
+app.command()(evaluate)
+app.command()(requalify)
 
 
 def _show_version(asked: bool) -> None:

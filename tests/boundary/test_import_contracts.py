@@ -95,7 +95,17 @@ def test_every_contract_has_a_planted_violation():
     assert set(contracts()) == {contract for contract, _, _ in PLANTED}
 
 
-COMMANDS = {"cli", "cli_egress", "cli_fit", "cli_plan", "cli_publish", "fit_terminal", "plan_terminal"}
+COMMANDS = {
+    "cli",
+    "cli_egress",
+    "cli_evaluate",
+    "cli_fit",
+    "cli_plan",
+    "cli_publish",
+    "evaluation_terminal",
+    "fit_terminal",
+    "plan_terminal",
+}
 HOLD_BOTH_SIDES = {"__init__", "__main__", "rehearsal", "fitting", "publishing"} | COMMANDS
 
 

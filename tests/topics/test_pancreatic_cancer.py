@@ -159,6 +159,7 @@ def test_the_option_for_jejunal_branches_brings_back_the_older_wording(plan):
     assert decide(older, jejunal_branch_contact="yes").outcome == "locally_advanced"
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.provenance == "hand"], ids=lambda case: case.id)
-def test_the_findings_of_every_case_written_by_hand_lead_to_its_outcome(plan, case):
-    check_case(under_rules_of(plan, case), plan)
+def test_the_findings_of_every_case_written_by_hand_lead_to_its_outcome(plan):
+    for case in CASES:
+        if case.provenance == "hand":
+            check_case(under_rules_of(plan, case), plan)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medorchestra.local.answers import Answer, AnswerStatus, Quote
-from medorchestra.local.engine.protocol import Session
+from medorchestra.local.engine.protocol import Choice, Scored, Session
 from medorchestra.local.evidence import supporting_quotes, term_score
 from medorchestra.local.excerpts import Excerpt, FocusedReading
 from medorchestra.local.measurements import Measurement, measurements_in
@@ -50,21 +50,36 @@ class Inquiry:
 
     def ask(self) -> Answer:
         """The answer, without timings and without how much was read."""
-        answer_type = self.subtask.answer
-        if answer_type == "choice":
-            return self._choose_value()
-        if answer_type == "number":
-            return self._choose_measurement()
-        return self._collect_spans() if answer_type == "spans" else self._write_text()
+        choice = self.choice()
+        if choice is not None:
+            return self.answer_to(self.session.choose(choice.question, choice.candidates))
+        return self._collect_spans() if self.subtask.answer == "spans" else self._write_text()
+
+    def choice(self) -> Choice | None:
+        """What is asked where the answer is chosen; None where it is written.
+
+        Raises:
+            ValueError: a number is asked for, and no finding says which.
+        """
+        if self.subtask.answer == "choice":
+            return Choice(self.question, tuple(self.subtask.labels[value] for value in self._values()))
+        if self.subtask.answer == "number":
+            return Choice(self.question, (*self._measurements(), self.subtask.labels[NOT_STATED]))
+        return None
+
+    def answer_to(self, scored: Scored) -> Answer:
+        """The answer, from the probabilities of what `choice` offers."""
+        return self._value_of(scored) if self.subtask.answer == "choice" else self._measurement_of(scored)
 
     def _answer(self, status: AnswerStatus, **fields: Any) -> Answer:
         return Answer(subtask=self.subtask.id, finding=self.subtask.finding, status=status, **fields)
 
-    def _choose_value(self) -> Answer:
+    def _values(self) -> tuple[str, ...]:
+        return tuple(self.finding.all_values) if self.finding else tuple(self.subtask.labels)
+
+    def _value_of(self, scored: Scored) -> Answer:
         labels = self.subtask.labels
-        values = self.finding.all_values if self.finding else tuple(labels)
-        scored = self.session.choose(self.question, [labels[value] for value in values])
-        probabilities = dict(zip(values, scored.probabilities, strict=True))
+        probabilities = dict(zip(self._values(), scored.probabilities, strict=True))
         value = max(probabilities, key=probabilities.__getitem__)
         fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
         if value == NOT_STATED:
@@ -76,11 +91,13 @@ class Inquiry:
         """Sentences that the model has seen: no other can be what its answer rests on."""
         return [one for one in self.focus.sentences if self.excerpt.holds(one.start, one.end)]
 
-    def _choose_measurement(self) -> Answer:
+    def _measurements(self) -> Mapping[str, list[Measurement]]:
         if self.finding is None:
             raise ValueError(f"subtask {self.subtask.id}: a number is asked for, but no finding")
-        places = offered_measurements(self.focus, self.excerpt, self.subtask, self.finding)
-        scored = self.session.choose(self.question, [*places, self.subtask.labels[NOT_STATED]])
+        return offered_measurements(self.focus, self.excerpt, self.subtask, self.finding)
+
+    def _measurement_of(self, scored: Scored) -> Answer:
+        places = self._measurements()
         probabilities: dict[str, float] = {}
         for found, probability in zip([*places.values(), []], scored.probabilities, strict=True):
             key = _number_key(found[0]) if found else NOT_STATED

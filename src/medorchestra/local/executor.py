@@ -22,7 +22,7 @@ from medorchestra.local.records import Report
 from medorchestra.plan import Finding, Plan, Subtask, content_digest
 from medorchestra.rules import NOT_STATED
 
-EXECUTOR_VERSION = 1
+EXECUTOR_VERSION = 2
 """Part of every ledger key: raise it when the same engine would be asked differently, or answers read differently."""
 
 MARKUP_TOKENS = 96
@@ -153,31 +153,55 @@ class Executor:
         conversation = Conversation(self._head, excerpt.text)
         try:
             with self.engine.open(conversation) as session:
-                for subtask in group:
-                    answers[subtask.id] = self._ask(session, focus, excerpt, subtask)
+                inquiries = [self._inquiry(session, focus, excerpt, subtask) for subtask in group]
+                answers |= self._ask_together(session, inquiries)
+                for inquiry in inquiries:
+                    if inquiry.subtask.id not in answers:
+                        answers[inquiry.subtask.id] = self._ask(inquiry)
                 return session.prefix_tokens
         except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes a status; the batch goes on
             for subtask in group:
                 answers.setdefault(subtask.id, _failure(subtask, error, len(focus.text)))
             return 0
 
-    def _ask(self, session: Session, focus: FocusedReading, excerpt: Excerpt, subtask: Subtask) -> Answer:
-        started = time.perf_counter()
+    def _inquiry(self, session: Session, focus: FocusedReading, excerpt: Excerpt, subtask: Subtask) -> Inquiry:
         finding = self._findings[subtask.finding] if subtask.finding else None
-        inquiry = Inquiry(session, focus, excerpt, subtask, finding, self._questions[subtask.id])
-        total = len(focus.text)
+        return Inquiry(session, focus, excerpt, subtask, finding, self._questions[subtask.id])
+
+    def _ask_together(self, session: Session, inquiries: Sequence[Inquiry]) -> dict[str, Answer]:
+        """The answers that are chosen, computed together; none where one of them goes wrong: each is asked alone then,
+        so that only the one fails."""
+        started = time.perf_counter()
+        try:
+            asked = [(inquiry, choice) for inquiry in inquiries if (choice := inquiry.choice()) is not None]
+            scores = session.choose_all([choice for _, choice in asked])
+            found = {
+                inquiry.subtask.id: inquiry.answer_to(scored)
+                for (inquiry, _), scored in zip(asked, scores, strict=True)
+            }
+        except Exception:  # noqa: BLE001 - told by the one that fails when it is asked alone
+            return {}
+        seconds = (time.perf_counter() - started) / max(1, len(asked))
+        return {inquiry.subtask.id: _read_of(inquiry, found[inquiry.subtask.id], seconds) for inquiry, _ in asked}
+
+    def _ask(self, inquiry: Inquiry) -> Answer:
+        started = time.perf_counter()
         try:
             answer = inquiry.ask()
         except Exception as error:  # noqa: BLE001 - as above
-            return _failure(subtask, error, total)
-        seconds = time.perf_counter() - started
-        return replace(
-            answer,
-            characters_read=excerpt.characters,
-            characters_total=total,
-            complete=excerpt.complete,
-            seconds=seconds,
-        )
+            return _failure(inquiry.subtask, error, len(inquiry.focus.text))
+        return _read_of(inquiry, answer, time.perf_counter() - started)
+
+
+def _read_of(inquiry: Inquiry, answer: Answer, seconds: float) -> Answer:
+    """The answer, with its time and with how much of the report was read for it."""
+    return replace(
+        answer,
+        characters_read=inquiry.excerpt.characters,
+        characters_total=len(inquiry.focus.text),
+        complete=inquiry.excerpt.complete,
+        seconds=seconds,
+    )
 
 
 def _unread(subtask: Subtask, status: AnswerStatus, total: int) -> Answer:

@@ -75,23 +75,32 @@ def _labels(plan: Plan, row: Mapping[str, str | None], where: str) -> tuple[dict
     for finding in plan.findings:
         written = (row.get(finding.name) or "").strip()
         if written:
-            findings[finding.name] = _value(finding, written, where)
+            value = finding_label(finding, written)
+            if value is None:
+                raise SourceError(f"{where}: column {finding.name}: none of its values, nor `{NOT_STATED}`")
+            findings[finding.name] = value
     outcome = (row.get(OUTCOME) or "").strip() or None
     if outcome is not None and outcome not in {one.name for one in plan.outcomes} | {OPEN}:
         raise SourceError(f"{where}: column {OUTCOME}: none of the plan's outcomes, nor `{OPEN}`")
-    if outcome is None and len(findings) == len(plan.findings):
-        outcome = plan.decision_table.decide(findings).outcome or OPEN
-    return findings, outcome
+    return findings, outcome if outcome is not None else outcome_by_rules(plan, findings)
 
 
-def _value(finding: Finding, written: str, where: str) -> str | float:
-    if written == NOT_STATED or (finding.values is not None and written in finding.values):
+def finding_label(finding: Finding, written: str) -> str | float | None:
+    """The value, number or `not_stated` that is written; None where it is none of these."""
+    if written in finding.all_values:
         return written
     if finding.number is not None:
         try:
             number = float(written)
         except ValueError:
-            number = float("nan")
+            return None
         if finding.number.numbers.holds(number):
             return number
-    raise SourceError(f"{where}: column {finding.name}: none of its values, nor `{NOT_STATED}`")
+    return None
+
+
+def outcome_by_rules(plan: Plan, findings: Mapping[str, str | float]) -> str | None:
+    """What the rules make of labelled findings: an outcome or `OPEN`; None where a finding is not labelled."""
+    if len(findings) < len(plan.findings):
+        return None
+    return plan.decision_table.decide(findings).outcome or OPEN

@@ -222,6 +222,45 @@ def test_writing_stops_at_max_tokens_and_says_so(default_engine: LlamaCppEngine)
     assert (exact.text, exact.complete) == (short.text, short.complete) == ("yes", True)
 
 
+def test_the_same_seed_writes_the_same_and_others_differ(default_engine: LlamaCppEngine) -> None:
+    def written(seed: int, temperature: float = 1.0) -> str:
+        with default_engine.open(CONVERSATION) as session:
+            return session.generate("Describe the mass.", max_tokens=20, temperature=temperature, seed=seed).text
+
+    drawn = [written(seed) for seed in range(4)]
+    assert [written(seed) for seed in range(4)] == drawn
+    assert len(set(drawn)) > 1
+    with default_engine.open(CONVERSATION) as session:
+        greedy = session.generate("Describe the mass.", max_tokens=20).text
+    assert written(5, temperature=0.0) == greedy, "at temperature 0 the seed plays no part"
+    assert written(5, temperature=1e-6) == greedy
+
+
+def test_what_is_drawn_leaves_no_mark_on_the_session(default_engine: LlamaCppEngine) -> None:
+    with default_engine.open(CONVERSATION) as session:
+        before = ask_all(session)
+        session.generate("Describe the mass.", max_tokens=20, temperature=1.5, seed=2)
+        assert ask_all(session) == before
+
+
+def test_what_is_drawn_under_a_grammar_matches_it(default_engine: LlamaCppEngine) -> None:
+    grammar = 'root ::= "yes" | "no" | "not stated"'
+    with default_engine.open(CONVERSATION) as session:
+        drawn = [
+            session.generate("Are there metastases?", max_tokens=16, grammar=grammar, temperature=10.0, seed=seed)
+            for seed in range(12)
+        ]
+    assert all(one.complete for one in drawn)
+    assert {one.text for one in drawn} <= {"yes", "no", "not stated"}
+    assert len({one.text for one in drawn}) > 1
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"temperature": -1.0}, {"seed": -1}])
+def test_what_cannot_be_written_with_is_refused(default_engine: LlamaCppEngine, options: dict[str, float]) -> None:
+    with default_engine.open(CONVERSATION) as session, pytest.raises(ValueError, match=next(iter(options))):
+        session.generate("Where?", **({"max_tokens": 5} | options))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "grammar", ["", "  ", 'root ::= "jaundice', "root ::= jaundice", 'stem ::= "x"', 'root ::= root "a" | "b"']
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import math
 
 import pytest
 
@@ -44,6 +45,29 @@ def test_the_script_sees_what_a_model_would_be_asked() -> None:
         ScriptedQuestion(REPORT.report, "Where?", None, "root ::= [a-z]+"),
     ]
     assert "head" not in repr(seen[0])
+
+
+def test_temperature_and_seed_of_a_sample_are_shown_to_the_script() -> None:
+    seen: list[ScriptedQuestion] = []
+
+    def reply(asked: ScriptedQuestion) -> str:
+        seen.append(asked)
+        return f"sample {asked.seed}"
+
+    with ScriptedEngine(reply).open(REPORT) as session:
+        written = session.generate("Where?", max_tokens=5, temperature=0.7, seed=3)
+        greedy = session.generate("Where?", max_tokens=5)
+    assert (written.text, greedy.text) == ("sample 3", "sample 0")
+    assert [(asked.temperature, asked.seed) for asked in seen] == [(0.7, 3), (0.0, 0)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_tokens": 0}, {"temperature": -0.1}, {"temperature": math.nan}, {"temperature": math.inf}, {"seed": -1}],
+)
+def test_what_no_engine_can_write_with_is_refused(options: dict[str, float]) -> None:
+    with replying("one").open(REPORT) as session, pytest.raises(ValueError, match=f"{next(iter(options))}=.*: "):
+        session.generate("Where?", **({"max_tokens": 5} | options))  # type: ignore[arg-type]
 
 
 def test_weights_become_probabilities_in_the_order_of_the_candidates() -> None:

@@ -74,6 +74,22 @@ def forks_towards(sequences: Sequence[tuple[int, ...]], index: int) -> tuple[For
     return tuple(forks)
 
 
+def forks_in(sequences: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """All places at which a model that writes one of the sequences has to choose: the tokens before each.
+
+    Raises:
+        ValueError: no sequence, two that are the same, or one that is the beginning of another.
+    """
+    found: dict[tuple[int, ...], None] = {}
+
+    def note(before: tuple[int, ...], possible: Sequence[int]) -> Sequence[float]:
+        found[before] = None
+        return [0.0] * len(possible)
+
+    candidate_probabilities(sequences, note)
+    return tuple(found)
+
+
 def _descend(
     sequences: Sequence[tuple[int, ...]],
     members: list[int],

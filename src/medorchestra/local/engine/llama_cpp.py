@@ -8,8 +8,9 @@ tokens. Knows nothing of plans, rules or patients. One engine serves one thread 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -21,10 +22,18 @@ from medorchestra.local.engine.chat import ChatFormat, Segment, chat_format
 from medorchestra.local.engine.gguf_file import GgufHeader, file_digest, read_gguf_header
 from medorchestra.local.engine.label_trie import candidate_probabilities
 from medorchestra.local.engine.llama_library import load_library
-from medorchestra.local.engine.llama_reader import LlamaReader, ReaderSettings
+from medorchestra.local.engine.llama_reader import LlamaReader, Logits, ReaderSettings
 from medorchestra.local.engine.model_files import find_model, require_loading_allowed
-from medorchestra.local.engine.protocol import Conversation, Generated, ModelIdentity, Scored
-from medorchestra.local.engine.token_picker import GrammarPicker, GreedyPicker, TokenPicker
+from medorchestra.local.engine.protocol import (
+    Choice,
+    Conversation,
+    Generated,
+    ModelIdentity,
+    Scored,
+    check_writing,
+)
+from medorchestra.local.engine.question_tree import TokenQuestion, question_trees
+from medorchestra.local.engine.token_picker import GrammarPicker, GreedyPicker, SamplingPicker, TokenPicker
 
 MOST_CONTEXT_TOKENS: Final = 8192
 """Default context of models trained for more: memory grows with it, and reports are shorter."""
@@ -247,40 +256,75 @@ class LlamaSession:
             ModelError: the session or its engine is closed, or llama.cpp failed.
             ValueError: no candidate, an empty one, or two that are the same.
         """
+        return self._score(self._as_tokens(Choice(question, tuple(candidates))))
+
+    def choose_all(self, choices: Sequence[Choice]) -> tuple[Scored, ...]:
+        """Score several closed sets of answers in as few computations as they fit into. See `Session.choose_all`.
+
+        Raises:
+            ContextTooSmallError, ModelError, ValueError: as `choose`.
+        """
+        asked = [self._as_tokens(choice) for choice in choices]
+        limits = replace(self._reader.tree_limits, tokens=min(self._reader.tree_limits.tokens, self._room))
+        trees, alone = question_trees(asked, limits)
+        found = {number: self._score(asked[number]) for number in alone}
+        for tree in trees:
+            with self._behind_report():
+                logits = self._reader.look_along(tree)
+            for number, tokens in zip(tree.questions, tree.added, strict=True):
+                found[number] = Scored(tuple(_probabilities(asked[number], logits)), tokens)
+        return tuple(found[number] for number in range(len(asked)))
+
+    def _as_tokens(self, choice: Choice) -> TokenQuestion:
+        candidates = choice.candidates
         if not candidates or not all(candidates) or len(set(candidates)) < len(candidates):
             raise ValueError(f"{len(candidates)} candidates: each must be there once and hold text")
-        asked = self._prompts.question(question)
-        answers = [self._prompts.answer(candidate) for candidate in candidates]
+        asked = tuple(self._prompts.question(choice.question))
+        answers = tuple(self._prompts.answer(candidate) for candidate in candidates)
         self._require_room(len(asked) + max(map(len, answers)))
+        return TokenQuestion(asked, answers)
+
+    def _score(self, question: TokenQuestion) -> Scored:
         before = self._reader.tokens_computed
         with self._behind_report():
-            probabilities = candidate_probabilities(answers, _AnswerTree(self._reader, asked).logits_at)
+            tree = _AnswerTree(self._reader, list(question.asked))
+            probabilities = candidate_probabilities(question.answers, tree.logits_at)
         return Scored(tuple(probabilities), self._reader.tokens_computed - before)
 
-    def generate(self, question: str, *, max_tokens: int, grammar: str | None = None) -> Generated:
-        """Write an answer greedily. See `Session.generate`.
+    def generate(
+        self,
+        question: str,
+        *,
+        max_tokens: int,
+        grammar: str | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Generated:
+        """Write an answer, greedily or drawn. See `Session.generate`.
 
         Raises:
             ContextTooSmallError: question and `max_tokens` do not fit behind the report.
             ModelError: the grammar cannot be parsed or followed, the session or its engine is closed, or llama.cpp
                 failed.
-            ValueError: `max_tokens` is less than one.
+            ValueError: see `check_writing`.
         """
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens={max_tokens}: at least 1")
+        check_writing(max_tokens, temperature, seed)
         asked = self._prompts.question(question)
         self._require_room(len(asked) + max_tokens)
         before = self._reader.tokens_computed
-        with self._behind_report(), self._picker(grammar) as picker:
+        with self._behind_report(), self._picker(grammar, temperature, seed) as picker:
             self._reader.read(asked)
             written, complete = self._write(picker, max_tokens)
         text = self._prompts.written(written)
         return Generated(text, complete, self._reader.tokens_computed - before)
 
-    def _picker(self, grammar: str | None) -> AbstractContextManager[TokenPicker]:
-        if grammar is None:
-            return nullcontext(GreedyPicker())
-        return GrammarPicker(self._library, self._reader, grammar)
+    @contextmanager
+    def _picker(self, grammar: str | None, temperature: float, seed: int) -> Iterator[TokenPicker]:
+        allowed = (
+            nullcontext(GreedyPicker()) if grammar is None else GrammarPicker(self._library, self._reader, grammar)
+        )
+        with allowed as likeliest:
+            yield likeliest if temperature == 0 else SamplingPicker(likeliest, temperature=temperature, seed=seed)
 
     def _write(self, picker: TokenPicker, max_tokens: int) -> tuple[list[int], bool]:
         """Tokens written behind the question, and whether the model came to its end."""
@@ -317,6 +361,14 @@ class LlamaSession:
     def close(self) -> None:
         """End the session. Idempotent."""
         self._closed = True
+
+
+def _probabilities(question: TokenQuestion, logits: Mapping[tuple[int, ...], Logits]) -> list[float]:
+    def logits_at(before: tuple[int, ...], possible: Sequence[int]) -> list[float]:
+        found = logits[(*question.asked, *before)]
+        return [float(found[token]) for token in possible]
+
+    return candidate_probabilities(question.answers, logits_at)
 
 
 class _AnswerTree:

@@ -1,4 +1,4 @@
-"""One llama.cpp model with one sequence of tokens in its memory: read on, look at the next token, cut back.
+"""One llama.cpp model and what it has read: read on, look at the next token, look along branches, cut back.
 
 Knows tokens and memory. Knows nothing of chats, questions or candidates. Every return code is checked here: several
 of llama.cpp's failures are silent, and several of its mistakes end the process.
@@ -20,11 +20,17 @@ import numpy.typing as npt
 
 from medorchestra.errors import ModelError
 from medorchestra.local.engine.llama_library import complaints
+from medorchestra.local.engine.question_tree import Path as TokenPath
+from medorchestra.local.engine.question_tree import QuestionTree, TreeLimits
 
 BATCH_TOKENS: Final = 512
 """Tokens given to llama.cpp at a time. More than the context was made for would abort the process."""
 
+BRANCHES: Final = 96
+"""Ways to go on from what has been read that can be computed together, and places in them that are looked at."""
+
 _SEQUENCE: Final = 0
+"""Of what has been read; branches off it are the sequences 1, 2 …"""
 _NO_TOKEN: Final = -1
 
 Logits = npt.NDArray[np.float32]
@@ -75,13 +81,11 @@ class LlamaReader:
         self._memory = library.llama_get_memory(self._context)
         self.vocabulary_size = int(library.llama_vocab_n_tokens(self._vocab))
         self.batch_tokens = min(BATCH_TOKENS, int(library.llama_n_batch(self._context)))
-        self._batch = owned.batch = library.llama_batch_init(self.batch_tokens, 0, 1)
+        self._batch = owned.batch = library.llama_batch_init(self.batch_tokens, 0, BRANCHES)
         self._batch_tokens_view = np.ctypeslib.as_array(self._batch.token, shape=(self.batch_tokens,))
         self._batch_positions = np.ctypeslib.as_array(self._batch.pos, shape=(self.batch_tokens,))
         self._batch_wanted = np.ctypeslib.as_array(self._batch.logits, shape=(self.batch_tokens,))
-        for place in range(self.batch_tokens):
-            self._batch.n_seq_id[place] = 1
-            self._batch.seq_id[place][0] = _SEQUENCE
+        self._tree_limits = TreeLimits(self.batch_tokens, BRANCHES, BRANCHES)
 
     # ------------------------------------------------------------- loading
 
@@ -118,8 +122,10 @@ class LlamaReader:
         parameters = library.llama_context_default_params()
         parameters.n_ctx = settings.context_tokens
         parameters.n_batch = parameters.n_ubatch = min(BATCH_TOKENS, settings.context_tokens)
-        parameters.n_seq_max = 1
-        parameters.n_outputs_max = 1  # else room for the logits of a whole batch: 100 MB and more
+        parameters.n_seq_max = 1 + BRANCHES
+        parameters.kv_unified = True  # else the context is divided among the sequences
+        # Not less than n_seq_max, or llama.cpp ends the process; its default, a whole batch, takes 100 MB and more.
+        parameters.n_outputs_max = 1 + BRANCHES
         parameters.n_threads = parameters.n_threads_batch = settings.threads
         parameters.offload_kqv = parameters.op_offload = settings.gpu_layers != 0
         parameters.swa_full = True  # a sliding window that has slid on cannot be cut back
@@ -250,25 +256,81 @@ class LlamaReader:
             self._decode(chunk, last=start + len(chunk) == len(tokens))
 
     def _decode(self, chunk: Sequence[int], *, last: bool) -> None:
-        library, count = self._library, len(chunk)
-        self._batch.n_tokens = count
+        count = len(chunk)
         self._batch_tokens_view[:count] = chunk
         self._batch_positions[:count] = np.arange(self.length, self.length + count)
         self._batch_wanted[:count] = 0
         self._batch_wanted[count - 1] = last
-        returned = library.llama_decode(self._context, self._batch)
-        self.tokens_computed += count
+        for place in range(count):
+            self._batch.n_seq_id[place] = 1
+            self._batch.seq_id[place][0] = _SEQUENCE
         self.length += count
-        held = (
-            library.llama_memory_seq_pos_min(self._memory, _SEQUENCE),
-            library.llama_memory_seq_pos_max(self._memory, _SEQUENCE),
-        )
+        self._compute(count)
+
+    def _compute(self, count: int) -> None:
+        """Have the batch computed; `length` is what shall be in memory of the sequence read so far."""
+        self._batch.n_tokens = count
+        returned = self._library.llama_decode(self._context, self._batch)
+        self.tokens_computed += count
+        held = self._held(_SEQUENCE)
         if returned != 0 or held != (0, self.length - 1):
             self.clear()
             raise ModelError(
                 f"{self._path.name}: llama.cpp failed on {count} tokens (code {returned}, memory {held}); "
                 "open the report again, with a smaller context_tokens if memory is short"
             )
+
+    def _held(self, sequence: int) -> tuple[int, int]:
+        """First and last position that is in memory of a sequence."""
+        library = self._library
+        return (
+            library.llama_memory_seq_pos_min(self._memory, sequence),
+            library.llama_memory_seq_pos_max(self._memory, sequence),
+        )
+
+    @property
+    def tree_limits(self) -> TreeLimits:
+        """What `look_along` takes at once, beside the room in memory."""
+        return self._tree_limits
+
+    def look_along(self, tree: QuestionTree) -> dict[TokenPath, Logits]:
+        """Compute a tree behind what has been read, and forget it again.
+
+        Returns:
+            for each of the tree's looks, the logits of the token to come next.
+
+        Raises:
+            ModelError: llama.cpp failed; nothing is in memory then.
+        """
+        self._require_open()
+        library = self._library
+        leaves = tree.leaves()
+        through: list[list[int]] = [[] for _ in tree.tokens]
+        for sequence, leaf in enumerate(leaves, start=1):
+            node = leaf
+            while node >= 0:
+                through[node].append(sequence)
+                node = tree.parents[node]
+        depths: list[int] = []
+        for node, parent in enumerate(tree.parents):
+            depths.append(self.length if parent < 0 else depths[parent] + 1)
+            self._batch_tokens_view[node], self._batch_positions[node] = tree.tokens[node], depths[node]
+            self._batch_wanted[node] = 0
+            self._batch.n_seq_id[node] = len(through[node])
+            for place, sequence in enumerate(through[node]):
+                self._batch.seq_id[node][place] = sequence
+        for node in tree.looks.values():
+            self._batch_wanted[node] = 1
+        try:
+            for sequence in range(1, len(leaves) + 1):
+                library.llama_memory_seq_cp(self._memory, _SEQUENCE, sequence, -1, -1)
+                if self._held(sequence) != (0, self.length - 1):  # it would be read without the report, silently
+                    raise ModelError(f"{self._path.name}: llama.cpp did not fork the report; open the report again")
+            self._compute(len(tree.tokens))
+            return {path: self._logits_at(node) for path, node in tree.looks.items()}
+        finally:
+            for sequence in range(1, len(leaves) + 1):
+                library.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def logits(self) -> Logits:
         """Logits of every token of the vocabulary to come next, shape (vocabulary_size,).
@@ -277,7 +339,10 @@ class LlamaReader:
             ModelError: nothing has been read since the last cut, or the model computed no numbers.
         """
         self._require_open()
-        found = self._library.llama_get_logits_ith(self._context, -1)
+        return self._logits_at(-1)
+
+    def _logits_at(self, place: int) -> Logits:
+        found = self._library.llama_get_logits_ith(self._context, place)
         if not found:
             raise ModelError(f"{self._path.name}: llama.cpp gave no logits; open the report again")
         logits = np.ctypeslib.as_array(found, shape=(self.vocabulary_size,)).copy()

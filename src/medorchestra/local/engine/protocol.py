@@ -2,7 +2,8 @@
 
 A conversation has one shape, for every engine: a fixed head (who reads, how to answer), the report, then one
 question. The report is read once (`Engine.open`); each question branches off that reading and leaves no mark on
-it, so an answer does not depend on which other questions were asked, or in which order.
+it, so an answer does not depend on which other questions were asked, or in which order (but for rounding, where
+questions are computed together: `Session.choose_all`).
 
 Report text is passed as text and never becomes markup: an engine must not parse special tokens, templates or
 JSON in it.
@@ -10,6 +11,7 @@ JSON in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -50,6 +52,22 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"Conversation(head={len(self.head)} characters, report={len(self.report)} characters)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Choice:
+    """A question with a closed set of answers.
+
+    Attributes:
+        question: as it is asked.
+        candidates: what there is to choose from.
+    """
+
+    question: str
+    candidates: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Choice(question={len(self.question)} characters, {len(self.candidates)} candidates)"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -101,14 +119,54 @@ class Session(Protocol):
         """
         ...
 
-    def generate(self, question: str, *, max_tokens: int, grammar: str | None = None) -> Generated:
-        """Write an answer greedily (deterministic), under a GBNF grammar where one is given.
+    def choose_all(self, choices: Sequence[Choice]) -> tuple[Scored, ...]:
+        """Score several closed sets of answers, together where the engine can: faster than one by one.
+
+        None sees another. Computed together or alone, the probabilities are the same up to what rounding does in the
+        model's arithmetic: with quantized weights that can tip two values that are about equally probable.
+
+        Returns:
+            one for each choice, in their order; a token that several share is counted with the first of them.
+
+        Raises:
+            as `choose`, for the first that cannot be asked; none is answered then.
+        """
+        ...
+
+    def generate(
+        self,
+        question: str,
+        *,
+        max_tokens: int,
+        grammar: str | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Generated:
+        """Write an answer, under a GBNF grammar where one is given.
+
+        At temperature 0 the likeliest token is written every time (greedy); the seed then plays no part. Above 0 every
+        token is drawn by its probability at that temperature; the same seed draws the same tokens.
 
         Raises:
             ContextTooSmallError: question and `max_tokens` do not fit behind the report.
             ModelError: the grammar cannot be parsed.
+            ValueError: see `check_writing`.
         """
         ...
+
+
+def check_writing(max_tokens: int, temperature: float, seed: int) -> None:
+    """Refuse what no engine can write with.
+
+    Raises:
+        ValueError: `max_tokens` is less than one, the temperature is negative or no number, or the seed is negative.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}: at least 1")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature={temperature}: 0 for the likeliest token, or a number above 0")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: at least 0")
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from medorchestra.errors import ContextTooSmallError, ModelError
-from medorchestra.local.engine.protocol import Conversation, Generated, ModelIdentity, Scored
+from medorchestra.local.engine.protocol import Choice, Conversation, Generated, ModelIdentity, Scored, check_writing
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -25,12 +25,16 @@ class ScriptedQuestion:
         question: text of the question.
         candidates: for a choice, else None.
         grammar: for a generation under one, else None.
+        temperature: of a generation; 0 where the likeliest text is wanted, and for a choice.
+        seed: of a generation; tells samples apart.
     """
 
     report: str
     question: str
     candidates: tuple[str, ...] | None
     grammar: str | None
+    temperature: float = 0.0
+    seed: int = 0
 
     def __repr__(self) -> str:
         return f"ScriptedQuestion(report={len(self.report)} characters, question={len(self.question)} characters)"
@@ -150,26 +154,39 @@ class ScriptedSession:
         if not candidates or not all(candidates) or len(set(candidates)) < len(candidates):
             raise ValueError(f"{len(candidates)} candidates: each must be there once and hold text")
         tokens = self._fitting(question, max(len(candidate.split()) for candidate in candidates))
-        reply = self._ask(question, tuple(candidates), None)
+        reply = self._ask(ScriptedQuestion(self._report, question, tuple(candidates), None))
         weights = {reply: 1.0} if isinstance(reply, str) else reply
         total = math.fsum(weights.values())
         if not weights.keys() <= set(candidates) or total <= 0 or min(weights.values()) < 0:
             raise ValueError("the script must reply with candidates, and with probabilities above 0 in sum")
         return Scored(tuple(weights.get(candidate, 0.0) / total for candidate in candidates), tokens)
 
-    def generate(self, question: str, *, max_tokens: int, grammar: str | None = None) -> Generated:
-        """What the script writes, cut off behind `max_tokens` words. The grammar is shown to the script, not enforced.
+    def choose_all(self, choices: Sequence[Choice]) -> tuple[Scored, ...]:
+        """One after the other. See `Session.choose_all`."""
+        return tuple(self.choose(one.question, one.candidates) for one in choices)
+
+    def generate(
+        self,
+        question: str,
+        *,
+        max_tokens: int,
+        grammar: str | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Generated:
+        """What the script writes, cut off behind `max_tokens` words.
+
+        Grammar, temperature and seed are shown to the script; what it makes of them is up to it.
 
         Raises:
             ContextTooSmallError: question and `max_tokens` do not fit.
             ModelError: the session is closed.
-            ValueError: `max_tokens` is less than one, or the script does not reply with text.
+            ValueError: see `check_writing`; or the script does not reply with text.
             Exception: the one the script asks for.
         """
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens={max_tokens}: at least 1")
+        check_writing(max_tokens, temperature, seed)
         asked = self._fitting(question, max_tokens)
-        reply = self._ask(question, None, grammar)
+        reply = self._ask(ScriptedQuestion(self._report, question, None, grammar, temperature, seed))
         if not isinstance(reply, str):
             raise ValueError("the script must reply with text where text is to be written")
         words = reply.split()
@@ -184,10 +201,10 @@ class ScriptedSession:
             raise ContextTooSmallError(asked + answer, self._room)
         return asked
 
-    def _ask(self, question: str, candidates: tuple[str, ...] | None, grammar: str | None) -> str | Mapping[str, float]:
+    def _ask(self, asked: ScriptedQuestion) -> str | Mapping[str, float]:
         if self._closed:
             raise ModelError("this session is closed; open the report again")
-        reply = self._reply(ScriptedQuestion(self._report, question, candidates, grammar))
+        reply = self._reply(asked)
         if isinstance(reply, Exception):
             raise reply
         return reply

@@ -1,4 +1,4 @@
-"""Picks the next token: always the likeliest, among those that a grammar allows where there is one.
+"""Picks the next token: the likeliest, or one drawn by its probability; with a grammar, of those that it allows.
 
 llama.cpp's own sampler ends the process when a grammar allows none of the vocabulary; here that is an error.
 Knows tokens and grammars only.
@@ -35,6 +35,34 @@ class GreedyPicker:
     def pick(self, logits: Logits) -> int:
         """The next token."""
         return int(np.argmax(logits))
+
+
+class SamplingPicker:
+    """A token drawn by its probability at a temperature; the same seed draws the same tokens.
+
+    Adds Gumbel noise to the logits and lets another picker take the likeliest: that draws exactly by the softmax of
+    the logits (Gumbel-max), and, where the other picker has a grammar, by the softmax of what the grammar allows.
+    """
+
+    def __init__(self, likeliest: TokenPicker, *, temperature: float, seed: int) -> None:
+        """Take the picker of the likeliest token.
+
+        Args:
+            likeliest: `GreedyPicker` or `GrammarPicker`.
+            temperature: above 0; below 1 makes the likely tokens likelier.
+            seed: 0 or more.
+        """
+        self._likeliest = likeliest
+        self._temperature = temperature
+        self._noise = np.random.default_rng(seed)
+
+    def pick(self, logits: Logits) -> int:
+        """The next token."""
+        # Shifted first: a small temperature may drive the others out of range, but never the likeliest.
+        with np.errstate(over="ignore"):
+            shifted = (logits.astype(np.float64) - logits.max()) / self._temperature
+            drawn = (shifted + self._noise.gumbel(size=logits.size)).astype(np.float32)
+        return self._likeliest.pick(drawn)
 
 
 class GrammarPicker:
