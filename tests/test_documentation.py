@@ -137,7 +137,7 @@ def test_every_command_named_has_a_help_page():
 
 def test_every_option_named_exists():
     plan = "".join(help_page("plan", command) for command in ("make", "check", "rehearse", "show", "diff", "publish"))
-    pages = help_page() + "".join(map(help_page, ("stage", "finetune", "calibrate"))) + plan
+    pages = help_page() + "".join(map(help_page, ("stage", "finetune", "calibrate", "evaluate", "requalify"))) + plan
     of_others = {"--help", "--no-deps"}  # every command's; pip's
     spans = [span for span in code_spans(README) if not span.startswith(("pip ", "python "))]
     commands = [command for command in commands_in(README) if command.startswith("medorchestra ")]

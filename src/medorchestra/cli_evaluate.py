@@ -5,6 +5,7 @@ Exit codes: 0 done; 2 nothing done, bad input; 3 a gate was missed, or the new m
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,8 +82,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
 ) -> None:
     """Measure strategies on labelled reports, side by side, with intervals. Needs the extra `evaluation`.
 
-    Gates are held against the last run: the plan with its adapter, where there is one. Started again with the same
-    folder, it goes on where it was.
+    Gates are held against `orchestrated` with the adapter, where there is one; against the last run, where
+    `orchestrated` is not among the strategies. Started again with the same folder, it goes on where it was: answers
+    with their quotes are kept there in ledger.sqlite.
 
     Exit code 0: measured; 2: nothing done, bad input; 3: a gate was missed; 130: interrupted.
     """
@@ -100,6 +102,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
         samples=samples,
         repeats=runs,
         order=_listed(order),
+        command=("medorchestra", *sys.argv[1:]),
     )
     columns = LabelColumns(
         outcome=outcome_column,
@@ -131,7 +134,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
         raise typer.Exit(130) from None
     for line in evaluation_lines(made):
         typer.echo(line)
-    results = check_gates(gates, made.runs[-1])
+    results = check_gates(gates, made.judged)
     for result in results:
         typer.echo(f"gate {result.line}")
     typer.echo(f"written: {out}")

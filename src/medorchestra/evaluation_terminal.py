@@ -42,7 +42,7 @@ class EvaluationDisplay(Told):
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:
-    """What an evaluation came to: runs, readers, differences, and what the errors of the last run are made of."""
+    """What an evaluation came to: runs, readers, differences, and what the errors of the judged run are made of."""
     counts = evaluation.labelled
     lines = [
         f"{counts['cases']} labelled reports, {counts['decided']} with one true outcome, {counts['open']} open, "
@@ -52,8 +52,8 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
         lines.append(_run_line(run))
     lines += [f"reader {one.name}: right {share_text(one.outcome.accuracy)}" for one in evaluation.readers]
     lines += [_comparison_line(one) for one in evaluation.comparisons]
-    if evaluation.runs and evaluation.runs[-1].anatomy is not None:
-        lines += _anatomy_lines(evaluation.runs[-1].name, evaluation.runs[-1].anatomy)
+    if evaluation.runs and evaluation.judged.anatomy is not None:
+        lines += _anatomy_lines(evaluation.judged.name, evaluation.judged.anatomy)
     return lines
 
 

@@ -22,6 +22,7 @@ from strategies import answers
 
 from medorchestra.errors import StorageError
 from medorchestra.local import ledger as ledger_module
+from medorchestra.local import private_store
 from medorchestra.local.answers import Answer, AnswerStatus, Quote
 from medorchestra.local.ledger import LEDGER_VERSION, Ledger, RunKey
 
@@ -316,7 +317,7 @@ def test_several_processes_write_one_ledger_and_every_answer_is_there_once(path)
 
 
 def test_a_ledger_that_another_process_does_not_let_go_is_named(path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(private_store, "BUSY_SECONDS", 0.05)
     with Ledger.open(path) as ledger:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from medorchestra.errors import StorageError
-from medorchestra.local.evaluation import prediction_store as store_module
+from medorchestra.local import private_store
 from medorchestra.local.evaluation.prediction_store import STORE_VERSION, PredictionKey, PredictionStore
 from medorchestra.local.evaluation.predictions import Prediction
 from medorchestra.local.ledger import Ledger
@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_the_store_readable_and_it_goes_on_when_there_is_room
 
 
 def test_a_store_that_another_process_does_not_let_go_is_named(path, monkeypatch):
-    monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(private_store, "BUSY_SECONDS", 0.05)
     with PredictionStore.open(path) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -32,7 +32,7 @@ from medorchestra.local.evaluation.prediction_store import PredictionStore
 from medorchestra.local.evaluation.predictions import NO_DECISION, Prediction, StrategyRun, run_name
 from medorchestra.local.evaluation.strategies import STRATEGIES, make_strategies
 from medorchestra.local.ledger import Ledger
-from medorchestra.plan import Plan
+from medorchestra.plan import Plan, content_digest
 
 _MEASURED_WITH = ("medorchestra", "llama-cpp-python", "numpy", "scipy", "scikit-learn")
 
@@ -88,6 +88,7 @@ class EvaluationSettings:
         repeats: how often everything is run; from the second time on nothing is taken from the folder.
         order: outcomes in their order, for weighted kappa.
         seed: of bootstrap and sampling.
+        command: the command line that asked for it, for the record; empty where there is none.
     """
 
     strategies: tuple[str, ...] = ("orchestrated",)
@@ -95,6 +96,7 @@ class EvaluationSettings:
     repeats: int = 1
     order: tuple[str, ...] = ()
     seed: int = 1
+    command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.strategies if name not in STRATEGIES]
@@ -147,15 +149,15 @@ def evaluate_set(  # noqa: PLR0913 - plan, set and contenders are what is measur
     strange = [name for name in settings.order if name not in {outcome.name for outcome in plan.outcomes}]
     if strange:
         raise SettingsError(f"order: {', '.join(strange)}: not outcomes of plan {plan.topic}")
+    names = [run_name(strategy, one.adapter) for one in contenders for strategy in settings.strategies]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"two runs have one name: {', '.join(names)}; give each model its own evaluation")
     repeated: list[list[StrategyRun]] = []
-    about: dict[str, Any] = {"models": [], "versions": _versions()}
+    about = _settings_facts(settings, guideline) | {"models": [], "versions": _versions()}
     for contender in contenders:
         with contender.open_engine() as engine:
             about["models"].append(_model_facts(contender, engine))
             repeated += _runs_of(contender, engine, labelled, settings, guideline, folder, progress)
-    names = [repeats[0].name for repeats in repeated]
-    if len(set(names)) < len(names):
-        raise SettingsError(f"two runs have one name: {', '.join(names)}; give each model its own evaluation")
     return EvaluationRuns(
         _measured(plan, labelled, repeated, settings, about), tuple(repeats[0] for repeats in repeated)
     )
@@ -265,6 +267,18 @@ def _measured(
         wrong=tuple(wrong for run in runs for wrong in wrong_cases(cases, run, NO_DECISION)),
         about=about,
     )
+
+
+def _settings_facts(settings: EvaluationSettings, guideline: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"command": settings.command} if settings.command else {}
+    found["settings"] = {
+        "strategies": ", ".join(settings.strategies),
+        "samples": settings.samples,
+        "repeats": settings.repeats,
+        "seed": settings.seed,
+        "guideline_shown": content_digest(guideline) if guideline else None,
+    }
+    return found
 
 
 def _model_facts(contender: Contender, engine: Engine) -> dict[str, Any]:

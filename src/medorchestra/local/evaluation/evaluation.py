@@ -31,6 +31,9 @@ from medorchestra.local.evaluation.measures import (
 from medorchestra.local.evaluation.predictions import LabelledCase, Prediction, StrategyRun
 from medorchestra.plan import Plan
 
+JUDGED = "orchestrated"
+"""The strategy that is used on reports of patients."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunScores:
@@ -134,6 +137,14 @@ class Evaluation:
     def run(self, name: str) -> RunScores:
         """The run of this name (KeyError if there is none)."""
         return {run.name: run for run in self.runs}[name]
+
+    @property
+    def judged(self) -> RunScores:
+        """The run that gates are held against: the plan with its rules, with the adapter where there is one.
+
+        That is the last run of `orchestrated`; the last of all where it was not run (IndexError without runs).
+        """
+        return ([run for run in self.runs if run.strategy == JUDGED] or [*self.runs])[-1]
 
 
 def score_run(

@@ -56,7 +56,7 @@ def write_evaluation(
         page = evaluation_page(evaluation, texts=texts)
         _write(folder / PAGE_FILE, page.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror}; check folder and free space") from None
+        raise StorageError(f"{folder}: cannot be written: {error.strerror or type(error).__name__}; check folder and free space") from None
 
 
 def evaluation_json(evaluation: Evaluation) -> str:
@@ -109,7 +109,7 @@ def _row(plan: Plan, case: LabelledCase, run: StrategyRun, said: Prediction) -> 
     }
     row |= {f"probability_{name}": share for name, share in said.probabilities.items()}
     row |= {f"reader_{name}": answer for name, answer in case.readers.items()}
-    row |= {f"group_{name}": group for name, group in case.groups.items()}
+    row |= {f"group_{name}": _storable(group) for name, group in case.groups.items()}
     answers = {} if said.staged is None else {answer.finding: answer for answer in said.staged.answers}
     for finding in plan.findings:
         label, answer = case.labels.findings.get(finding.name), answers.get(finding.name)
