@@ -101,6 +101,15 @@ def test_without_an_adapter_the_model_reads_as_it_comes(capsys, engines, reports
     assert [asked["adapter"] for asked in engines] == [None]
 
 
+def test_a_lazy_run_asks_less_and_decides_the_same(capsys, engines, reports, tmp_path):
+    run(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "full", "-q")
+    code, _, _ = run(capsys, "stage", reports, "--unvalidated", "--lazy", "--out", tmp_path / "lazy", "-q")
+    assert code == 0
+    full, lazy = (json.loads((tmp_path / name / "run.json").read_text("utf-8"))["counts"] for name in ("full", "lazy"))
+    assert lazy["skipped_answers"] >= 4 * 2  # size and regional nodes decide nothing
+    assert (lazy["outcomes"], lazy["review"]) == (full["outcomes"], full["review"])
+
+
 def test_options_reach_the_engine_and_the_reader(capsys, engines, tmp_path):
     source = write_csv(tmp_path / "r.csv", [("1", CASES[0].text)], header=("MRN", "Befund"))
     options = ["--model", "m.gguf", "--adapter", "a.gguf", "--gpu-layers", "-1", "--threads", "2", "--context", "4096"]

@@ -155,6 +155,57 @@ def test_probabilities_agree_with_summing_over_every_combination(example):
     assert math.isclose(found.no_rule, expected.get(None, 0.0), abs_tol=1e-9)
 
 
+@given(distributed_tables(), st.data())
+def test_whatever_unasked_findings_say_probabilities_stay_within_their_bounds(example, data):
+    domains_, rules, distributions = example
+    table = DecisionTable(rules, domains_)
+    unasked = data.draw(st.lists(st.sampled_from([domain.finding for domain in domains_]), unique=True))
+    asked = {name: chances for name, chances in distributions.items() if name not in unasked}
+    bounds = table.probability_bounds(asked, unasked)
+    found = table.probabilities(distributions).outcomes
+    chances = table.chances_to_matter(asked, unasked)
+    for outcome, probability in found.items():
+        low, high = bounds[outcome]
+        assert low - 1e-9 <= probability <= high + 1e-9
+        # What is open is no more than the chance that an unasked finding is looked at.
+        assert high - low <= sum(chances.values()) + 1e-9
+    assert set(chances) <= set(unasked)
+
+
+def test_bounds_are_as_wide_as_what_the_unasked_finding_decides():
+    rules = [
+        DecisionRule("spread", "comfort", Is(finding="liver", **{"is": "yes"})),
+        DecisionRule("clear", "cure", Is(finding="artery", **{"is": "free"})),
+        DecisionRule("encased", "control", Is(finding="artery", **{"is": "encased"})),
+    ]
+    table = DecisionTable(rules, [Domain("liver", ("yes", "no")), Domain("artery", ("free", "encased"))])
+    liver = {"liver": {"yes": 0.9, "no": 0.1}}
+    assert table.probability_bounds(liver, ["artery"]) == {
+        "comfort": (pytest.approx(0.9), pytest.approx(0.9)),
+        "cure": (0.0, pytest.approx(0.1)),
+        "control": (0.0, pytest.approx(0.1)),
+    }
+    assert table.chances_to_matter(liver, ["artery"]) == {"artery": pytest.approx(0.1)}
+
+
+@given(tables(), st.data())
+def test_findings_on_which_nothing_depends_change_nothing(example, data):
+    domains_, rules, known = example
+    table = DecisionTable(rules, domains_)
+    before = table.decide(known)
+    for_outcomes, for_rules = set(table.depends_on(known)), set(table.depends_on(known, rules=True))
+    assert for_outcomes <= for_rules
+    for domain in domains_:
+        if known[domain.finding] is not None:
+            continue
+        for value in (*values_of(domain), NOT_STATED):
+            after = table.decide(known | {domain.finding: value})
+            if domain.finding not in for_outcomes:
+                assert (after.outcome, after.possible) == (before.outcome, before.possible)
+            if domain.finding not in for_rules:
+                assert after.possible_rules == before.possible_rules
+
+
 @given(distributed_tables())
 def test_probabilities_sum_to_one(example):
     table, rules, distributions = example

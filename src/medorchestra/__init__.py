@@ -39,6 +39,7 @@ _HOMES = {
     "read_reports": "medorchestra.local.connectors",
     "stage": "medorchestra.local.batch",
     "stage_to_files": "medorchestra.local.batch",
+    "stage_dataset": "medorchestra.local.ray_staging",
     "evaluate": "medorchestra.local.evaluation.study",
     "EvaluationSettings": "medorchestra.local.evaluation.evaluating",
     "LabelColumns": "medorchestra.local.evaluation.labelled_set",
@@ -48,6 +49,7 @@ _HOMES = {
     "Answer": "medorchestra.local.answers",
     "LlamaCppEngine": "medorchestra.local.engine.llama_cpp",
     "ScriptedEngine": "medorchestra.local.engine.scripted",
+    "ServerEngine": "medorchestra.local.engine.server",
     "perfect_reader": "medorchestra.local.answer_key",
 }
 
@@ -67,6 +69,7 @@ __all__ = [
     "Results",
     "ScriptedCloudModel",
     "ScriptedEngine",
+    "ServerEngine",
     "StagedReport",
     "SyntheticCase",
     "__version__",
@@ -79,6 +82,7 @@ __all__ = [
     "read_reports",
     "rehearse",
     "stage",
+    "stage_dataset",
     "stage_to_files",
     "topics",
     "validated",
@@ -98,9 +102,11 @@ if TYPE_CHECKING:
     from medorchestra.local.connectors import read_reports
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
     from medorchestra.local.engine.scripted import ScriptedEngine
+    from medorchestra.local.engine.server import ServerEngine
     from medorchestra.local.evaluation.evaluating import EvaluationSettings
     from medorchestra.local.evaluation.labelled_set import LabelColumns
     from medorchestra.local.evaluation.study import evaluate
+    from medorchestra.local.ray_staging import stage_dataset
     from medorchestra.local.records import Report
     from medorchestra.local.results import Results
     from medorchestra.local.staged_report import StagedReport

@@ -17,10 +17,12 @@ from medorchestra.cli_evaluate import evaluate, requalify
 from medorchestra.cli_fit import calibrate, finetune
 from medorchestra.cli_plan import plan_app
 from medorchestra.cli_publish import publish
-from medorchestra.errors import MedorchestraError
+from medorchestra.errors import MedorchestraError, SettingsError
 
 if TYPE_CHECKING:
     from medorchestra.local.batch import RunSummary
+    from medorchestra.local.engine.server import ServerEngine
+    from medorchestra.local.ray_staging import RayRun
 
 app = typer.Typer(
     name="medorchestra",
@@ -64,8 +66,20 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     out: Annotated[Path, typer.Option("--out", help="Folder for the results and the ledger.")],
     plan: Annotated[str, typer.Option("--plan", help="Topic or path of a plan file.")] = "pancreatic_cancer",
     model: Annotated[
-        str, typer.Option("--model", help="'default', path of a GGUF file, or hf:owner/repo/file.gguf.")
+        str,
+        typer.Option(
+            "--model",
+            help="'default', path of a GGUF file, hf:owner/repo/file.gguf, or a model server: http://HOST:PORT#MODEL.",
+        ),
     ] = "default",
+    allow_server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-server",
+            metavar="HOST:PORT",
+            help="Server on the hospital's network that may read reports (repeatable); this machine always may.",
+        ),
+    ] = None,
     adapter: Annotated[
         str, typer.Option("--adapter", help="LoRA adapter (GGUF) for the model; `auto`: beside the plan; `none`.")
     ] = "auto",
@@ -79,6 +93,21 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
         bool,
         typer.Option("--unvalidated", help="Run a plan that was not rehearsed with this model; marks every result."),
     ] = False,
+    lazy: Annotated[
+        bool, typer.Option("--lazy", help="Skip questions that cannot change a report's decision any more.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Stage on Ray: `local` starts it on this machine; `auto`, HOST:PORT or ray://HOST:PORT: a cluster, "
+            "which must see the folder and INPUT (Parquet is streamed).",
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option("--actors", min=1, help="With --ray: workers, each with --threads threads (1).")
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print every decision with its quotes: report text on the terminal!")
     ] = False,
@@ -97,19 +126,45 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.local.batch import stage_to_files
     from medorchestra.local.connectors import read_reports
     from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+    from medorchestra.local.engine.protocol import Engine
+    from medorchestra.local.engine.server_address import is_server_url
+    from medorchestra.local.ray_cluster import ActorPool
+    from medorchestra.local.ray_staging import RayRun
+    from medorchestra.local.scale_out import EngineChoice, RowOptions, StagingJob
     from medorchestra.local.terminal import ProgressDisplay, print_summary
     from medorchestra.plan_files import plan_path, read_plan
 
     the_plan = read_plan(plan)
+    if ray is not None:
+        if show:
+            raise SettingsError("--show with --ray: no report text comes back to this terminal; leave one of them out")
+        workers = (model, adapter, plan_path(plan), context, gpu_layers, threads or 1, tuple(allow_server or ()))
+        job = StagingJob(
+            the_plan,
+            EngineChoice(*workers),
+            options=RowOptions(id_column=id_column, text_column=text_column, unvalidated=unvalidated, lazy=lazy),
+        )
+        pool = ActorPool(actors=actors, threads=threads or 1, gpus=1.0 if gpu_layers else 0.0)
+        summary = _stage_on_ray(ray, RayRun(job, out, pool), source, encoding=encoding, quiet=quiet)
+        raise typer.Exit(_exit_code(summary))
+    if actors is not None:
+        raise SettingsError("--actors goes with --ray; without it, give --threads")
     batch = read_reports(source, id_column=id_column, text_column=text_column, encoding=encoding)
     for note in batch.notes:
         typer.echo(f"medorchestra: {note}", err=True)
-    chosen = chosen_adapter(the_plan, model, adapter, plan_path(plan))
-    engine = LlamaCppEngine(model, adapter=chosen, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
+    engine: Engine
+    if is_server_url(model):
+        loaded_here = {"--adapter": adapter not in ("auto", "none"), "--gpu-layers": gpu_layers, "--threads": threads}
+        engine = _server_engine(
+            model, allow_server or [], context, [name for name, value in loaded_here.items() if value]
+        )
+    else:
+        chosen = chosen_adapter(the_plan, model, adapter, plan_path(plan))
+        engine = LlamaCppEngine(model, adapter=chosen, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
     try:
         with ProgressDisplay(len(batch.reports), show_decisions=show, quiet=quiet) as display:
             summary = stage_to_files(
-                batch, the_plan, out, model=engine, unvalidated=unvalidated, progress=display.advance
+                batch, the_plan, out, model=engine, unvalidated=unvalidated, lazy=lazy, progress=display.advance
             )
     except KeyboardInterrupt:
         typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
@@ -119,6 +174,43 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     if not quiet:
         print_summary(summary, out)
     raise typer.Exit(_exit_code(summary))
+
+
+def _stage_on_ray(address: str, run: RayRun, source: Path, *, encoding: str, quiet: bool) -> RunSummary:
+    """`stage` on a cluster; its summary is printed here."""
+    from dataclasses import replace
+
+    from medorchestra.local.ray_cluster import connected
+    from medorchestra.local.ray_source import read_dataset
+    from medorchestra.local.terminal import ProgressDisplay, print_summary
+
+    try:
+        with connected(address, run.pool):
+            dataset, facts = read_dataset(source, run.job.options, encoding=encoding)
+            for note in facts["notes"]:
+                typer.echo(f"medorchestra: {note}", err=True)
+            with ProgressDisplay(facts["reports"], quiet=quiet) as display:
+                summary = replace(run, source=facts).stage(dataset, progress=display.count)
+    except KeyboardInterrupt:
+        typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    if not quiet:
+        print_summary(summary, run.folder)
+    return summary
+
+
+def _server_engine(url: str, allow: list[str], context: int | None, misplaced: list[str]) -> ServerEngine:
+    """The engine for a model server; says what it will do without."""
+    from medorchestra.local.engine.server import ServerEngine
+
+    if misplaced:
+        raise SettingsError(
+            f"{', '.join(misplaced)}: a matter of the model server; start it with them, leave them out here"
+        )
+    engine = ServerEngine(url, allow=allow, context_tokens=context)
+    for warning in engine.warnings:
+        typer.echo(f"medorchestra: {warning}", err=True)
+    return engine
 
 
 def _exit_code(summary: RunSummary) -> int:

@@ -16,7 +16,7 @@ the bounds that the rules name. Distributions of different findings are taken as
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -220,15 +220,36 @@ class DecisionTable:
                 missing = fewer
         return missing
 
-    def _depends_on(self, fixed: Mapping[str, str], stated: Collection[str]) -> tuple[str, ...]:
-        """Findings on which the outcome depends when some more are stated, in the order the rules ask them."""
+    def depends_on(self, known: Known, *, rules: bool = False) -> tuple[str, ...]:
+        """Findings on which it still depends what becomes possible: no other can change that, whatever is known of it.
+
+        Args:
+            known: as in `decide`.
+            rules: ask for which rules are possible, not only which outcomes.
+
+        Returns:
+            names in the order of the rules; those of silent findings whose truth matters are among them.
+        """
+        return self._depends_on(self._fixed(known), (), (lambda end: end) if rules else self._outcome_of)
+
+    def _depends_on(
+        self, fixed: Mapping[str, str], stated: Collection[str], seen_as: Callable[[int], object] | None = None
+    ) -> tuple[str, ...]:
+        """Findings on which the end depends when some more are stated, in the order the rules ask them.
+
+        Args:
+            fixed: finding -> symbol.
+            stated: findings of which no silence is considered.
+            seen_as: what of an end counts; its outcome unless given.
+        """
+        seen_as = seen_as or self._outcome_of
         asked: dict[int, tuple[Variable, tuple[object, ...]]] = {}
         unique: dict[tuple[Variable, tuple[object, ...]], int] = {}
         reduced: dict[int, object] = {}
 
         def restrict(here: int) -> object:
             if here < 0:
-                return self._outcome_of(here)
+                return "end", seen_as(here)
             if here not in reduced:
                 node = self._nodes[here]
                 stated_here = node.variable[0] in stated
@@ -370,9 +391,7 @@ class DecisionTable:
             RuleError: an unknown finding or value.
             ValueError: a negative probability, or a sum that is not one.
         """
-        weights: dict[Variable, tuple[float, ...]] = {}
-        for finding, distribution in distributions.items():
-            weights[(finding, False)] = self._weights(finding, distribution)
+        weights = self._all_weights(distributions)
         flow = [0.0] * len(self._nodes)
         ends: dict[int, float] = {}
         if self._root < 0:
@@ -384,8 +403,6 @@ class DecisionTable:
             if flow[here] == 0.0:
                 continue
             node = self._nodes[here]
-            if node.variable not in weights:
-                weights[node.variable] = self._prior(node.variable)
             for child, weight in zip(node.children, weights[node.variable], strict=True):
                 if weight == 0.0:
                     continue
@@ -398,6 +415,64 @@ class DecisionTable:
         for rule in self.rules:
             by_outcome[rule.outcome] += by_rule[rule.rule]
         return Probabilities(by_outcome, by_rule, ends.get(NO_RULE, 0.0))
+
+    def probability_bounds(
+        self, distributions: Mapping[str, Distribution], unasked: Collection[str]
+    ) -> dict[str, tuple[float, float]]:
+        """Outcome -> between what its probability lies, whatever distributions the unasked findings have.
+
+        Args:
+            distributions: as in `probabilities`.
+            unasked: findings without one that may still get any.
+
+        Raises:
+            as `probabilities`.
+        """
+        weights = self._all_weights(distributions)
+        ends = {end: [float(self._outcome_of(end) == name) for name in self._outcomes] for end in self._ends()}
+        low, high = dict(ends), dict(ends)
+        for here, node in enumerate(self._nodes):  # children come before their parents
+            lows, highs = [low[child] for child in node.children], [high[child] for child in node.children]
+            finding, behind_silence = node.variable
+            if finding in unasked and not behind_silence:
+                low[here] = [min(column) for column in zip(*lows, strict=True)]
+                high[here] = [max(column) for column in zip(*highs, strict=True)]
+            else:
+                low[here], high[here] = _mean(lows, weights[node.variable]), _mean(highs, weights[node.variable])
+        return dict(zip(self._outcomes, zip(low[self._root], high[self._root], strict=True), strict=True))
+
+    def chances_to_matter(
+        self, distributions: Mapping[str, Distribution], unasked: Collection[str]
+    ) -> dict[str, float]:
+        """Unasked finding -> probability that the rules come to look at it; more than that at most, never less.
+
+        Args:
+            distributions, unasked: as in `probability_bounds`. Findings that are never looked at are left out.
+        """
+        weights = self._all_weights(distributions)
+        flow = [0.0] * len(self._nodes)
+        if self._root >= 0:
+            flow[self._root] = 1.0
+        chances: dict[str, float] = {}
+        for here in range(len(self._nodes) - 1, -1, -1):  # parents come before their children
+            node = self._nodes[here]
+            finding, behind_silence = node.variable
+            is_open = finding in unasked and not behind_silence
+            if is_open and flow[here] > 0.0:
+                chances[finding] = min(1.0, chances.get(finding, 0.0) + flow[here])
+            for child, weight in zip(node.children, weights[node.variable], strict=True):
+                if child >= 0:
+                    flow[child] += flow[here] * (1.0 if is_open else weight)
+        return chances
+
+    def _ends(self) -> list[int]:
+        return [NO_RULE, *(_end(i) for i in range(len(self.rules)))]
+
+    def _all_weights(self, distributions: Mapping[str, Distribution]) -> dict[Variable, tuple[float, ...]]:
+        """Variable -> weight of each of its symbols: from the distributions, else from the priors."""
+        given = {(finding, False): self._weights(finding, one) for finding, one in distributions.items()}
+        asked = dict.fromkeys(node.variable for node in self._nodes)
+        return {variable: self._prior(variable) for variable in asked if variable not in given} | given
 
     def _weights(self, finding: str, distribution: Distribution) -> tuple[float, ...]:
         total = sum(distribution.values())
@@ -416,3 +491,10 @@ class DecisionTable:
         total = sum(raw)
         weights = tuple(weight / total for weight in raw)
         return weights if variable[1] else (*weights, 0.0)
+
+
+def _mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
+    """The weighted sum of the rows, column by column."""
+    return [
+        sum(weight * one for weight, one in zip(weights, column, strict=True)) for column in zip(*rows, strict=True)
+    ]

@@ -34,11 +34,11 @@ class EvaluationDisplay(Told):
         if run != self._run or self._done == self._cases:
             self._run, self._done, self._started = run, 0, time.perf_counter()
         self._done += 1
-        left = (time.perf_counter() - self._started) / self._done * (self._cases - self._done) / 60
-        self.say(
-            f"{run}: {self._done}/{self._cases} reports, about {left:.0f} min left",
-            lasting=self._done == self._cases,
-        )
+        line = f"{run}: {self._done}/{self._cases} reports"
+        if 1 < self._done < self._cases:  # counted from the end of the first report: before it the model is loaded
+            seconds = (time.perf_counter() - self._started) / (self._done - 1) * (self._cases - self._done)
+            line += f", about {seconds / 60:.0f} min left"
+        self.say(line, lasting=self._done == self._cases)
 
 
 def evaluation_lines(evaluation: Evaluation) -> list[str]:

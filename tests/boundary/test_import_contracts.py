@@ -44,6 +44,10 @@ PLANTED = [
         "local/engine/llama_cpp.py",
         "from huggingface_hub import hf_hub_download",
     ),  # one module may, not all
+    ("no-network", "local/engine/server.py", "from http.client import HTTPConnection"),  # as above
+    ("no-network", "local/engine/server_client.py", "import socket"),
+    ("no-network", "local/engine/server_client.py", "import urllib.request"),
+    ("no-network", "local/scale_out.py", "import ray"),  # as above
     ("no-network", "plan.py", "import openai"),
 ]
 
@@ -158,3 +162,26 @@ def test_only_the_front_door_imports_by_name_and_nothing_runs_text_as_code():
 @pytest.mark.parametrize("line", ["__import__('os')", "importlib.import_module(name)", "exec(text)", "eval(text)"])
 def test_an_import_by_name_would_be_noticed(line):
     assert list(by_name(line))
+
+
+SPEAKS = {"_socket", "asyncio", "ftplib", "http", "smtplib", "socket", "socketserver", "ssl", "urllib", "xmlrpc"}
+
+
+def imported(source):
+    """Top-level names that a source text imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield (node.module or "").split(".")[0]
+
+
+def test_one_module_of_the_local_side_speaks_http():
+    found = {
+        path.relative_to(SOURCE).as_posix(): names
+        for path in sorted((SOURCE / "local").rglob("*.py"))
+        if (names := set(imported(path.read_text(encoding="utf-8"))) & SPEAKS)
+    }
+    assert found == {"local/engine/server_client.py": {"http"}}
+    exceptions = [line.split(" -> ") for line in contracts()["no-network"]["ignore_imports"]]
+    assert [pair for pair in exceptions if pair[1] in SPEAKS] == [["medorchestra.local.engine.server_client", "http"]]

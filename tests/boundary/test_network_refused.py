@@ -62,6 +62,41 @@ def test_a_socket_would_be_refused(tmp_path, code):
     assert "may not use a network" in ran.stderr
 
 
+ASK_A_SERVER = """
+from medorchestra.errors import SettingsError
+from medorchestra.local.batch import opened_engine
+from medorchestra.local.engine.server import ServerEngine
+
+for make in (ServerEngine, lambda url: opened_engine(url).__enter__()):
+    try:
+        make({url!r})
+    except SettingsError as refused:
+        print("nothing was sent" in str(refused))
+"""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://192.0.2.1:8080",
+        "https://api.example.org/v1",
+        "http://model-server.example:8000",
+        "http://127.0.0.1.nip.example:8080",
+        "https://localhost:8080",
+    ],
+)
+def test_a_foreign_model_server_is_refused_before_a_socket_is_opened_or_its_name_is_looked_up(tmp_path, url):
+    ran = in_fresh_python(REFUSE_SOCKETS + ASK_A_SERVER.format(url=url), tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["True", "True"]
+
+
+def test_a_model_server_on_this_machine_would_open_one(tmp_path):
+    ran = in_fresh_python(REFUSE_SOCKETS + ASK_A_SERVER.format(url="http://127.0.0.1:9"), tmp_path)
+    assert ran.returncode == 1
+    assert "not reachable (PermissionError)" in ran.stderr  # the hook's
+
+
 def without_network():
     """The command that runs another one in a network namespace of its own: a loopback that is down, nothing else."""
     for command in (["unshare", "--net"], ["unshare", "--net", "--map-root-user"]):

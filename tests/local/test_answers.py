@@ -36,6 +36,13 @@ def test_silence_is_an_answer_and_only_readings_that_did_not_happen_are_failures
     assert failures == {AnswerStatus.UNPARSABLE, AnswerStatus.TOO_LONG, AnswerStatus.FAILED}
 
 
+def test_a_skipped_answer_is_no_failure_and_keeps_its_reason():
+    answer = Answer("sma_contact", "sma_contact", AnswerStatus.SKIPPED, reason="it rests on liver_mets")
+    assert not answer.status.is_failure
+    assert answer.probability is None
+    assert Answer.from_json(json.loads(json.dumps(answer.to_json()))) == answer
+
+
 def test_the_probability_is_that_of_the_value_and_unknown_where_nothing_was_scored():
     scored = Answer("liver_mets", "liver_mets", AnswerStatus.OK, "no", {"no": 0.7, "yes": 0.2, "not_stated": 0.1})
     assert scored.probability == 0.7

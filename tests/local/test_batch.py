@@ -145,6 +145,21 @@ def test_the_files_of_a_run_are_there_and_say_the_same(tmp_path):
     assert summary.review == sum(row["review"] for row in table) == len(staged.for_review())
 
 
+def test_a_lazy_run_decides_the_same_and_counts_what_it_skipped(tmp_path):
+    full = stage_to_files(BATCH, PLAN, tmp_path / "full", model=small_engine(), unvalidated=True)
+    lazy = stage_to_files(BATCH, PLAN, tmp_path / "lazy", model=small_engine(), unvalidated=True, lazy=True)
+    assert (lazy.outcomes, lazy.statuses, lazy.review) == (full.outcomes, full.statuses, full.review)
+    assert lazy.failed_answers == full.run["counts"]["skipped_answers"] == 0
+    table = pq.read_table(tmp_path / "lazy" / "results.parquet").to_pylist()
+    assert lazy.run["counts"]["skipped_answers"] == sum(len(row["skipped"].split("|")) for row in table) >= 12
+    assert lazy.run["counts"]["tokens_computed"] < full.run["counts"]["tokens_computed"]
+    assert full.run["lazy"] is None
+    assert lazy.run["lazy"]["expected_cost"] < lazy.run["lazy"]["cost_of_all"]
+    assert lazy.run["settings_digest"] == full.run["settings_digest"]
+    staged = stage(REPORTS, PLAN, model=small_engine(), unvalidated=True, lazy=True)
+    assert table == staged.to_arrow().to_pylist()
+
+
 def test_run_json_says_what_was_run_on_what_and_what_came_of_it(tmp_path):
     reports = [*REPORTS, small_reports(1)[0].__class__("blank", " ")]
     batch = batch_of(reports)

@@ -151,9 +151,200 @@ def test_the_same_report_gets_the_same_answers_again():
     ]
 
 
+# ------------------------------------------------------------------ in rounds
+
+
+def one_by_one(names):
+    """Rounds of one subtask each, and what was known before each of them."""
+    seen = []
+
+    def next_round(answers):
+        seen.append(dict(answers))
+        return next(({name} for name in names if name not in answers), set())
+
+    return next_round, seen
+
+
+def test_in_rounds_the_report_is_read_once_and_what_no_round_names_is_not_asked():
+    engine = WatchedEngine()
+    next_round, seen = one_by_one(["liver_mets", "sma_contact"])
+    reading = Executor(PLAN, engine).read(REPORT, next_round=next_round)
+    assert engine.reports == [REPORT.text]
+    assert engine.questions == [PLAN.question(PLAN.subtasks[1]), PLAN.question(PLAN.subtasks[0])]
+    assert [answer.subtask for answer in reading.answers] == ["sma_contact", "liver_mets"]
+    assert [set(answers) for answers in seen] == [set(), {"liver_mets"}, {"liver_mets", "sma_contact"}]
+    alone, _ = read()
+    assert [a.probabilities for a in reading.answers] == [alone[a.subtask].probabilities for a in reading.answers]
+
+
+def test_where_no_round_names_anything_the_report_is_not_read_at_all():
+    engine = WatchedEngine()
+    reading = Executor(PLAN, engine).read(REPORT, next_round=lambda answers: ())
+    assert (reading.answers, reading.tokens, engine.reports) == ((), 0, [])
+
+
+def test_in_rounds_a_focused_plan_reads_only_the_excerpts_of_what_is_asked():
+    engine = WatchedEngine()
+    next_round, _ = one_by_one(["size", "sma_contact"])
+    reading = Executor(focused(), engine).read(REPORT, next_round=next_round)
+    assert engine.reports == ["Hypoenhancing mass of the pancreatic head, 2.0 cm.", "The SMA is free."]
+    assert [answer.value for answer in reading.answers] == ["none", 2.0]
+
+
+def test_in_rounds_an_engine_that_cannot_open_the_report_fails_every_subtask():
+    engine = WatchedEngine()
+    engine.close()
+    next_round, _ = one_by_one(["liver_mets"])
+    reading = Executor(PLAN, engine).read(REPORT, next_round=next_round)
+    assert [answer.status for answer in reading.answers] == [AnswerStatus.FAILED] * 3
+
+
 def test_settings_of_the_engine_are_in_the_digest():
     digests = {Executor(PLAN, WatchedEngine(context_tokens=size)).settings_digest for size in (2000, 2000, 4000)}
     assert len(digests) == 2
+
+
+# ------------------------------------------------------------------ questions asked together
+
+
+class TogetherEngine(WatchedEngine):
+    """Notes which questions are asked together, and may refuse it."""
+
+    def __init__(self, reply=scripted_reading, *, refuses=None, **options):
+        self.together = []
+        self.refuses = refuses
+        super().__init__(reply, **options)
+
+    @contextmanager
+    def open(self, conversation):
+        with super().open(conversation) as session:
+            answer = session.choose_all
+
+            def noted(choices):
+                self.together.append([choice.question for choice in choices])
+                if self.refuses is not None:
+                    raise self.refuses
+                return answer(choices)
+
+            session.choose_all = noted
+            yield session
+
+
+def outcome_of(answers):
+    return {
+        name: (answer.status, answer.value, answer.probabilities, answer.quotes, answer.tokens)
+        for name, answer in answers.items()
+    }
+
+
+def with_written(place):
+    """The small plan with a written answer among the chosen ones."""
+    extra = {
+        "id": "extra",
+        "prompt": {"instructed": "Describe it."},
+        "citation": CITATION,
+        "labels": {},
+        "answer": "text",
+    }
+    return plan_with(subtasks=[*CONTENT["subtasks"][:place], extra, *CONTENT["subtasks"][place:]])
+
+
+def reading_and_writing(asked):
+    return scripted_reading(asked) if asked.candidates else "A mass of the head."
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_chosen_answers_are_asked_together_and_written_ones_one_by_one_behind_them(place):
+    engine, plan = TogetherEngine(reading_and_writing), with_written(place)
+    answers, reading = read(plan=plan, engine=engine)
+    chosen = [plan.question(subtask) for subtask in plan.subtasks if subtask.answer != "text"]
+    assert engine.together == [chosen]
+    assert engine.questions == [*chosen, "Describe it."]
+    assert [answer.subtask for answer in reading.answers] == [subtask.id for subtask in plan.subtasks]
+    assert answers["extra"].value == "A mass of the head."
+    assert outcome_of(answers).items() >= outcome_of(read()[0]).items()
+
+
+@given(st.permutations(with_written(1).subtasks), st.integers(1, 4))
+def test_answers_come_in_the_order_in_which_they_were_wanted(order, many):
+    wanted = order[:many]
+    _, reading = read(plan=with_written(1), engine=TogetherEngine(reading_and_writing), subtasks=wanted)
+    assert [answer.subtask for answer in reading.answers] == [subtask.id for subtask in wanted]
+    assert {answer.status for answer in reading.answers} == {AnswerStatus.OK}
+
+
+@pytest.mark.parametrize(
+    "error", [ModelError("no fork"), ContextTooSmallError(9, 8), ValueError("?"), RuntimeError(REPORT.text)]
+)
+def test_where_questions_cannot_be_asked_together_each_is_asked_alone_and_nothing_is_lost(error):
+    engine = TogetherEngine(reading_and_writing, refuses=error)
+    answers, reading = read(plan=with_written(1), engine=engine)
+    assert len(engine.together) == 1
+    assert sorted(engine.questions) == sorted(with_written(1).question(one) for one in with_written(1).subtasks)
+    usual, as_usual = read(plan=with_written(1), engine=TogetherEngine(reading_and_writing))
+    assert outcome_of(answers) == outcome_of(usual)
+    assert reading.tokens == as_usual.tokens
+    assert [answer.subtask for answer in reading.answers] == [answer.subtask for answer in as_usual.answers]
+
+
+@pytest.mark.parametrize("bad", ["SMA", "liver", "large"])
+def test_of_questions_asked_together_only_the_bad_one_fails(bad):
+    engine = TogetherEngine(lambda asked: ModelError("ZEBRA") if bad in asked.question else reading_and_writing(asked))
+    answers, _ = read(plan=with_written(3), engine=engine)
+    usual, _ = read(plan=with_written(3), engine=TogetherEngine(reading_and_writing))
+    (failed,) = [name for name, answer in answers.items() if answer.status is AnswerStatus.FAILED]
+    assert bad in with_written(3).question(next(one for one in PLAN.subtasks if one.id == failed))
+    assert answers[failed].error.startswith("ModelError")
+    assert "ZEBRA" not in answers[failed].error
+    assert outcome_of(answers) | {failed: None} == outcome_of(usual) | {failed: None}
+
+
+def test_scores_of_which_there_are_too_few_or_that_have_another_length_are_not_believed():
+    """An engine that mixes up its answers must not move them from one finding to another, where that can be told."""
+
+    class Short(TogetherEngine):
+        @contextmanager
+        def open(self, conversation):
+            with super().open(conversation) as session:
+                whole = session.choose_all
+                session.choose_all = lambda choices: whole(choices)[:-1]
+                yield session
+
+    class Swapped(TogetherEngine):
+        @contextmanager
+        def open(self, conversation):
+            with super().open(conversation) as session:
+                whole = session.choose_all
+                session.choose_all = lambda choices: whole(choices)[::-1]
+                yield session
+
+    usual = outcome_of(read()[0])
+    for engine in (Short(), Swapped()):
+        answers, _ = read(engine=engine)
+        assert outcome_of(answers) == usual
+        assert len(engine.questions) == 2 * len(PLAN.subtasks), "together, and then each alone"
+
+
+def test_a_focused_plan_asks_together_what_reads_the_same_sentences():
+    subtasks = [one | {"focus_terms": ["mass"]} for one in CONTENT["subtasks"][:2]] + CONTENT["subtasks"][2:]
+    engine, plan = TogetherEngine(), focused(subtasks=subtasks)
+    read(plan=plan, engine=engine)
+    assert len(engine.reports) == 1
+    assert engine.together == [[plan.question(subtask) for subtask in plan.subtasks]]
+    apart = TogetherEngine()
+    read(plan=focused(), engine=apart)
+    assert [len(questions) for questions in apart.together] == [1, 1, 1]
+
+
+def test_the_time_of_questions_asked_together_is_shared_among_them():
+    answers, reading = read(engine=TogetherEngine())
+    (seconds,) = {answer.seconds for answer in answers.values()}
+    assert 0 < seconds * len(answers) <= reading.seconds
+
+
+def test_an_interruption_of_questions_asked_together_is_no_failure():
+    with pytest.raises(KeyboardInterrupt):
+        read(engine=TogetherEngine(refuses=KeyboardInterrupt()))
 
 
 # ------------------------------------------------------------------ reports longer than the context

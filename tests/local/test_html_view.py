@@ -325,3 +325,15 @@ def test_an_empty_batch_and_failures_can_be_shown():
     shown = Shown(results_html(Results(PLAN, (empty,))))
     assert "1 report" in shown.text
     assert "empty" in shown.text
+
+
+def test_a_skipped_finding_says_why_it_was_not_asked_and_the_probability_has_its_bounds():
+    case = next(case for case in CASES.values() if case.outcome == "metastatic")
+    engine = perfect_reader(PLAN, [case])
+    (one,) = stage([Report(case.id, case.text)], PLAN, model=engine, unvalidated=True, lazy=True)
+    html = staged_report_html(one)
+    assert "tumor_size_cm" in one.decision.skipped
+    assert "not asked: no rule and no flag of the plan looks at it" in html
+    assert f"{len(one.decision.skipped)} not asked: between " in html
+    (full,) = stage([Report(case.id, case.text)], PLAN, model=engine, unvalidated=True)
+    assert "not asked" not in staged_report_html(full)

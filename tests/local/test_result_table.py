@@ -41,13 +41,14 @@ CASES = [staged(report) for report in small_reports(6)]
 
 def test_the_columns_are_those_the_documentation_names():
     columns = list(result_columns(PLAN_BY_HAND))
-    assert columns[:12] == [
+    assert columns[:13] == [
         "report_id", "status", "outcome", "best_outcome", "possible_outcomes", "outcome_set",
-        "probability", "review", "review_reason", "rule", "missing", "validated",
+        "probability", "review", "review_reason", "rule", "missing", "skipped",
+        "validated",
     ]  # fmt: skip
     outcomes = ["resectable", "borderline_resectable", "locally_advanced", "metastatic", "not_stageable"]
-    assert columns[12:17] == [f"p.{outcome}" for outcome in outcomes]
-    assert {"finding.sma_contact", "finding.tumor_size_cm", "finding.liver_mets"} < set(columns[17:])
+    assert columns[13:18] == [f"p.{outcome}" for outcome in outcomes]
+    assert {"finding.sma_contact", "finding.tumor_size_cm", "finding.liver_mets"} < set(columns[18:])
 
 
 def test_a_decided_report_shows_outcome_rule_and_findings():
@@ -56,6 +57,13 @@ def test_a_decided_report_shows_outcome_rule_and_findings():
     assert (row["rule"], row["possible_outcomes"], row["missing"]) == ("encased", "locally_advanced", None)
     assert (row["finding.sma_contact"], row["finding.liver_mets"], row["finding.size_cm"]) == (">180", "no", 2.2)
     assert row["probability"] == row["p.locally_advanced"] == max(row[f"p.{o.name}"] for o in PLAN.outcomes)
+
+
+def test_a_skipped_finding_is_named_in_its_own_column_and_has_no_value():
+    row = result_row(Stager(PLAN, small_engine(), lazy=True).stage_one(small_reports(2)[1]))
+    assert (row["outcome"], row["rule"], row["missing"]) == ("metastatic", "liver", None)
+    assert (row["skipped"], row["finding.size_cm"], row["finding.liver_mets"]) == ("size_cm", None, "yes")
+    assert result_row(CASES[1])["skipped"] is None
 
 
 def test_an_open_report_has_no_outcome_but_a_best_one_and_says_what_is_missing():

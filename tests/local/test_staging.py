@@ -289,3 +289,66 @@ def test_a_ledger_that_cannot_be_written_stops_the_batch_with_what_was_finished_
     assert resumed == [3] * sum(1 for r in resumed if r) + [0] * sum(1 for r in resumed if not r)
     assert 0 < resumed.count(3) < 100
     assert len(questions) == 3 * resumed.count(0)
+
+
+# --------------------------------------------------------------------- lazily
+
+
+def lazily(ledger, reports=REPORTS, plan=PLAN):
+    questions = Questions()
+    stager = Stager(plan, small_engine(questions), ledger, lazy=True)
+    return list(stager.stage(reports)), questions
+
+
+def test_lazily_staged_reports_get_the_same_decisions_with_fewer_questions():
+    full, asked = stage(PLAN, None)
+    some, asked_lazily = lazily(None)
+    assert [(one.status, one.decision.outcome, one.decision.rule) for one in some] == [
+        (one.status, one.decision.outcome, one.decision.rule) for one in full
+    ]
+    assert [one.review for one in some] == [one.review for one in full]
+    assert len(asked_lazily) < len(asked)
+    assert all(len(one.answers) == 3 and one.answer("size_cm").status is AnswerStatus.SKIPPED for one in some)
+
+
+def test_skipped_answers_are_not_kept_and_are_asked_when_everything_is(ledger):
+    lazily(ledger)
+    full, questions = stage(PLAN, ledger)
+    assert [question for _, question in questions] == [PLAN.question(PLAN.subtasks[2])] * 6
+    assert all(one.resumed == 2 for one in full)
+    again, questions = lazily(ledger)
+    assert questions == []
+    assert all(one.decision.skipped == () and one.resumed == 3 for one in again)
+
+
+def test_lazy_asking_changes_no_answer_and_so_no_key_of_the_ledger():
+    assert Stager(PLAN, small_engine(), lazy=True).run_key == Stager(PLAN, small_engine()).run_key
+
+
+def test_a_report_that_cannot_be_read_at_all_fails_lazily_too():
+    def breaks(asked):
+        raise RuntimeError(asked.report)
+
+    (one,) = Stager(PLAN, small_engine(breaks), lazy=True).stage(REPORTS[:1])
+    assert one.status is ReportStatus.FAILED
+    assert [answer.status for answer in one.answers] == [AnswerStatus.FAILED] * 3
+
+
+def test_a_plan_with_a_sure_reader_asks_no_artery_once_the_liver_decides():
+    def sure(asked):
+        return "yes" if "liver" in asked.question else asked.candidates[0]
+
+    questions = Questions()
+
+    def reply(asked):
+        questions(asked)
+        return sure(asked)
+
+    engine = small_engine()
+    engine._reply = reply
+    stager = Stager(PLAN, engine, lazy=True)
+    stager.lazy._cases = [{"liver_mets": "yes"}]  # a hospital of metastases: the liver is asked first
+    one = stager.stage_one(REPORTS[1])
+    assert [question for _, question in questions] == [PLAN.question(PLAN.subtasks[1])]
+    assert (one.decision.outcome, one.decision.skipped) == ("metastatic", ("sma_contact", "size_cm"))
+    assert one.decision.probability_between == pytest.approx((1.0, 1.0))

@@ -57,6 +57,18 @@ def test_an_open_decision_has_no_rule_and_names_what_is_missing():
     assert decision["possible_outcomes"] == ["resectable", "locally_advanced"]
 
 
+def test_what_was_skipped_is_traced_with_its_reason_and_with_the_bounds_of_the_probability():
+    stager = Stager(PLAN, small_engine(), lazy=True)
+    trace = to_trace(stager.stage_one(REPORTS[0]), stager.digests)
+    assert trace["decision"]["skipped"] == ["size_cm"]
+    assert trace["decision"]["probability_between"] == pytest.approx([trace["decision"]["probability"]] * 2)
+    (skipped,) = (answer for answer in trace["answers"] if answer["status"] == "skipped")
+    assert (skipped["subtask"], skipped["reason"]) == ("size", "no rule and no flag of the plan looks at it")
+    everything = trace_of(REPORTS[0])
+    assert (everything["decision"]["skipped"], everything["decision"]["probability_between"]) == ([], None)
+    assert not any("reason" in answer for answer in everything["answers"])
+
+
 def test_an_outcome_set_is_traced_where_the_calibration_gives_one():
     engine = small_engine()
     plan = calibrated_plan(engine, set_coverage=0.9, set_floor=0.01)

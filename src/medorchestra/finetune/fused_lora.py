@@ -29,7 +29,7 @@ def fuse_lora_layers(torch: Any, model: Any) -> int:
             continue
         if type(layer.base_layer) is not torch.nn.Linear:
             continue
-        layer.forward = partial(_forward, step, layer)
+        layer.forward = partial(_forward, step, layer)  # type: ignore[method-assign]
         fused += 1
     return fused
 
@@ -44,7 +44,7 @@ def _forward(step: Any, layer: Any, x: Any) -> Any:
 def _fused_step(torch: Any) -> Any:
     """The step and its gradient, as torch wants them. The base's weight gets no gradient: it is not trained."""
 
-    class FusedLora(torch.autograd.Function):  # type: ignore[misc] - torch is any module here
+    class FusedLora(torch.autograd.Function):  # type: ignore[misc]  # torch comes without types
         """y = x W' + scale (x A') B', for x of shape (…, in), W (out, in), A (rank, in), B (out, rank)."""
 
         @staticmethod

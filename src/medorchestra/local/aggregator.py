@@ -52,7 +52,8 @@ class Decision:
 
     Attributes:
         outcome: the outcome that follows for certain, or None while several are possible.
-        best_outcome: the most probable outcome; always given.
+        best_outcome: the most probable outcome; always given. Where answers were chosen without probabilities, the
+            outcome that follows from them.
         probability: of `best_outcome`.
         probabilities: of every outcome; with `undecided` they sum to one.
         undecided: probability that no rule holds.
@@ -66,7 +67,10 @@ class Decision:
         review: whether a person has to look.
         review_reasons: why; ids and counts only.
         outcome_set: outcomes among which the true one is with the calibration's `set_coverage` (conformal prediction,
-            for reports like the labelled ones); None where the calibration gives no sets.
+            for reports like the labelled ones); None where the calibration gives no sets or an answer no probability.
+        skipped: findings that were not asked, because they could not change the decision.
+        probability_between: bounds of `probability`, whatever the skipped findings would have said (in `probability`
+            they count with their priors); None where none was skipped.
     """
 
     outcome: str | None
@@ -84,6 +88,8 @@ class Decision:
     review: bool
     review_reasons: tuple[str, ...]
     outcome_set: tuple[str, ...] | None = None
+    skipped: tuple[str, ...] = ()
+    probability_between: tuple[float, float] | None = None
 
 
 def outcome_set(probabilities: Mapping[str, float], calibration: Calibration) -> tuple[str, ...] | None:
@@ -117,21 +123,25 @@ def decide(
     """
     by_finding = _by_finding(plan, answers)
     table = plan.decision_table
-    known = {name: _known_value(answer) for name, answer in by_finding.items()}
+    known = {name: known_value(answer) for name, answer in by_finding.items()}
     verdict = table.decide(known)
-    distributions = _distributions(plan, by_finding)
+    distributions = distributions_of(plan, by_finding)
     chances = table.probabilities(distributions)
     probabilities = {outcome.name: chances.outcomes.get(outcome.name, 0.0) for outcome in plan.outcomes}
-    best = max(probabilities, key=probabilities.__getitem__)
+    unscored = [answer.subtask for answer in by_finding.values() if is_unscored(plan, answer)]
+    best = _best_outcome(verdict, probabilities, unscored=bool(unscored))
     within_rule = _findings_of_rule(plan, verdict.rule)
     assumed = {name: plan.finding(name).not_stated.reads_as or "" for name in table.assumptions(known)}
     rests_on = table.sufficient(known, last=within_rule)
-    flags = tuple(_raised(plan, known))
+    flags = tuple(raised_flags(plan, known))
+    skipped = tuple(name for name, answer in by_finding.items() if answer.status is AnswerStatus.SKIPPED)
+    between = table.probability_bounds(distributions, skipped).get(best, (0.0, 0.0)) if skipped else None
     review_below = plan.profile.review_below if calibration is None else calibration.review_below
     reasons = [
         *_about_verdict(verdict, best, probabilities[best], review_below),
         *(f"flag {flag.id}: {flag.message}" for flag in flags),
         *_about_assumptions(plan, assumed),
+        *([f"chosen without probabilities, which leave them out: {', '.join(unscored)}"] if unscored else []),
         *_about_answers(
             plan, list(by_finding.values()), [name for name in rests_on if not _is_moot(plan, known, name)]
         ),
@@ -149,27 +159,34 @@ def decide(
         rests_on=rests_on,
         assumed=assumed,
         missing=verdict.missing,
-        parts=_decide_parts(plan, known, distributions),
+        parts=_decide_parts(plan, known, distributions, unscored=bool(unscored)),
         flags=flags,
         review=bool(reasons),
         review_reasons=tuple(reasons),
-        outcome_set=None if calibration is None else outcome_set(probabilities, calibration),
+        outcome_set=None if calibration is None or unscored else outcome_set(probabilities, calibration),
+        skipped=skipped,
+        probability_between=between,
     )
 
 
 def _decide_parts(
-    plan: Plan, known: Mapping[str, str | float | None], distributions: Mapping[str, Distribution]
+    plan: Plan,
+    known: Mapping[str, str | float | None],
+    distributions: Mapping[str, Distribution],
+    *,
+    unscored: bool,
 ) -> dict[str, PartDecision]:
     decided: dict[str, PartDecision] = {}
     for part in plan.parts:
         table = plan.part_tables[part.name]
         verdict = table.decide(known)
         chances = table.probabilities(distributions).outcomes
-        best = max((outcome.name for outcome in part.outcomes), key=lambda name: chances.get(name, 0.0))
+        of_part = {outcome.name: chances.get(outcome.name, 0.0) for outcome in part.outcomes}
+        best = _best_outcome(verdict, of_part, unscored=unscored)
         decided[part.name] = PartDecision(
             outcome=verdict.outcome,
             best_outcome=best,
-            probability=chances.get(best, 0.0),
+            probability=of_part[best],
             possible_outcomes=tuple(o.name for o in part.outcomes if o.name in verdict.possible),
             rule=_deciding_rule(plan, verdict),
             missing=verdict.missing,
@@ -198,8 +215,8 @@ def _by_finding(plan: Plan, answers: Sequence[Answer]) -> dict[str, Answer]:
     return by_finding
 
 
-def _known_value(answer: Answer) -> str | float | None:
-    """A failed answer is unknown; silence is silence."""
+def known_value(answer: Answer) -> str | float | None:
+    """What the rules are told: a failed or skipped answer is unknown; silence is silence."""
     if answer.status is AnswerStatus.NOT_STATED:
         return NOT_STATED
     if answer.status is AnswerStatus.OK and isinstance(answer.value, str | float):
@@ -207,12 +224,13 @@ def _known_value(answer: Answer) -> str | float | None:
     return None
 
 
-def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, Distribution]:
-    """Scored probabilities where there are any, certainty for an unscored value, nothing for a failure."""
+def distributions_of(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, Distribution]:
+    """Scored probabilities where there are any; nothing for what is unknown, and for a value that was chosen without a
+    probability: its prior counts then, since certainty would be invented. Silence in passages is certain."""
     distributions: dict[str, Distribution] = {}
     for name, answer in by_finding.items():
-        value = _known_value(answer)
-        if value is None:
+        value = known_value(answer)
+        if value is None or is_unscored(plan, answer):
             continue
         if not answer.probabilities:
             distributions[name] = {value: 1.0}
@@ -226,11 +244,25 @@ def _distributions(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, Di
     return distributions
 
 
+def is_unscored(plan: Plan, answer: Answer) -> bool:
+    """Whether a value was chosen without a probability (see `Scored.scored`)."""
+    kind = next((subtask.answer for subtask in plan.subtasks if subtask.id == answer.subtask), None)
+    return kind in ("choice", "number") and known_value(answer) is not None and not answer.probabilities
+
+
+def _best_outcome(verdict: Verdict, chances: Mapping[str, float], *, unscored: bool) -> str:
+    """The most probable outcome; where probabilities leave answers out, the one that follows, if one does."""
+    if unscored and verdict.outcome is not None:
+        return verdict.outcome
+    return max(chances, key=chances.__getitem__)
+
+
 def _findings_of_rule(plan: Plan, rule_id: str | None) -> tuple[str, ...]:
     return findings_in(plan.expanded(plan.rule(rule_id).when)) if rule_id else ()
 
 
-def _raised(plan: Plan, known: Mapping[str, str | float | None]) -> list[RaisedFlag]:
+def raised_flags(plan: Plan, known: Mapping[str, str | float | None]) -> list[RaisedFlag]:
+    """The flags that hold for certain."""
     options = plan.option_settings
     return [
         RaisedFlag(flag.id, flag.kind, flag.message)
@@ -288,7 +320,8 @@ def _about_answers(plan: Plan, answers: Sequence[Answer], needing_quotes: Sequen
     partly = [
         answer
         for answer in answers
-        if not answer.status.is_failure and not (answer.complete and (focused or answer.read_whole_report))
+        if answer.status in (AnswerStatus.OK, AnswerStatus.NOT_STATED)
+        and not (answer.complete and (focused or answer.read_whole_report))
     ]
     if partly:
         least = min(answer.characters_read for answer in partly)

@@ -27,6 +27,9 @@ class AnswerStatus(StrEnum):
     """The answer, or a report that could not be narrowed to the context, did not fit."""
     FAILED = "failed"
     """The engine raised; `Answer.error` names the kind of error."""
+    SKIPPED = "skipped"
+    """Not asked, because nothing it could say would change the decision; `Answer.reason` says why. The finding is
+    unknown: no failure, no silence, no value."""
 
     @property
     def is_failure(self) -> bool:
@@ -72,6 +75,7 @@ class Answer:
         seconds: time spent on this subtask, without the report's shared prefix.
         tokens: tokens computed for this subtask, without the report's shared prefix.
         error: kind of error (a class name and a place in the code), for a failed answer. Never report text.
+        reason: why it was not asked, for a skipped one. Never report text.
     """
 
     subtask: str
@@ -86,6 +90,7 @@ class Answer:
     seconds: float = 0.0
     tokens: int = 0
     error: str | None = None
+    reason: str | None = None
 
     @property
     def probability(self) -> float | None:
@@ -100,8 +105,9 @@ class Answer:
         return self.characters_read >= self.characters_total
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form; `from_json` reads it back to an equal answer."""
+        """A JSON-ready form; `from_json` reads it back to an equal answer. Only a skipped one has a `reason` in it."""
         value = list(self.value) if isinstance(self.value, tuple) else self.value
+        reason = {} if self.reason is None else {"reason": self.reason}
         return {
             "subtask": self.subtask,
             "finding": self.finding,
@@ -118,6 +124,7 @@ class Answer:
             "seconds": self.seconds,
             "tokens": self.tokens,
             "error": self.error,
+            **reason,
         }
 
     @classmethod

@@ -81,7 +81,7 @@ class Inquiry:
         labels = self.subtask.labels
         probabilities = dict(zip(self._values(), scored.probabilities, strict=True))
         value = max(probabilities, key=probabilities.__getitem__)
-        fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
+        fields: dict[str, Any] = {"probabilities": probabilities if scored.scored else {}, "tokens": scored.tokens}
         if value == NOT_STATED:
             return self._answer(AnswerStatus.NOT_STATED, **fields)
         quotes = supporting_quotes(self.focus.text, self._sentences_read(), self.subtask.focus_terms, labels[value])
@@ -103,7 +103,7 @@ class Inquiry:
             key = _number_key(found[0]) if found else NOT_STATED
             probabilities[key] = probabilities.get(key, 0.0) + probability
         best = max(probabilities, key=probabilities.__getitem__)
-        fields: dict[str, Any] = {"probabilities": probabilities, "tokens": scored.tokens}
+        fields: dict[str, Any] = {"probabilities": probabilities if scored.scored else {}, "tokens": scored.tokens}
         if best == NOT_STATED:
             return self._answer(AnswerStatus.NOT_STATED, **fields)
         mentions = [place for found in places.values() for place in found if _number_key(place) == best]

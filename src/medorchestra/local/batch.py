@@ -15,12 +15,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from medorchestra.errors import SettingsError
 from medorchestra.local.adapters import chosen_adapter
 from medorchestra.local.connectors import ReportBatch, batch_of, read_reports
 from medorchestra.local.engine.protocol import Engine
+from medorchestra.local.engine.server_address import is_server_url
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.results import Results
 from medorchestra.local.results_files import ResultsWriter, write_run
+from medorchestra.local.run_counts import ReportCounts, RunCounts
 from medorchestra.local.staged_report import StagedReport
 from medorchestra.local.staging import Stager
 from medorchestra.local.validation import require_validation, validation_of
@@ -80,6 +83,7 @@ def stage(  # noqa: PLR0913 - each with a default that is right for most
     adapter: str | Path | None = "auto",
     ledger: str | Path | None = None,
     unvalidated: bool = False,
+    lazy: bool = False,
     progress: Progress | None = None,
 ) -> Results:
     """Stage a batch and return its results.
@@ -88,11 +92,14 @@ def stage(  # noqa: PLR0913 - each with a default that is right for most
         reports: path of a CSV, TSV, Parquet, JSONL file or a folder of .txt; or `Report`s, a mapping id -> text, a
             list of mappings with id and text, a pandas data frame.
         plan: a plan, its path, or the name of a topic.
-        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, or an engine (left open for the caller).
+        model: `default`, path of a GGUF file, `hf:owner/repo/file.gguf`, `http://HOST:PORT#MODEL` for a model server
+            on this machine or named in MEDORCHESTRA_SERVERS, or an engine (left open for the caller).
         adapter: path of a LoRA adapter for the model; `auto`: the one that lies beside the plan for this model, if
             there is one; `none`. An engine that is given has its own.
         ledger: file in which finished answers are kept, so that a run can be resumed; default none.
         unvalidated: run the plan also where it has no validation record for this model; every result is marked.
+        lazy: skip questions that cannot change a report's decision any more (see `lazy_asking`): fewer tokens, the same
+            decisions and reviews; probabilities are then known between bounds only.
         progress: called after every report.
 
     Raises:
@@ -105,7 +112,7 @@ def stage(  # noqa: PLR0913 - each with a default that is right for most
     with opened_engine(model, _adapter(the_plan, model, adapter, plan)) as engine:
         require_validation(the_plan, engine.identity, unvalidated=unvalidated)
         with Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None) as book:
-            stager = Stager(the_plan, engine, book)
+            stager = Stager(the_plan, engine, book, lazy=lazy)
             staged = tuple(_watched(stager.stage(batch.reports), progress))
             return Results(the_plan, staged, stager.digests)
 
@@ -118,13 +125,14 @@ def stage_to_files(  # noqa: PLR0913 - as `stage`
     model: str | Path | Engine = "default",
     adapter: str | Path | None = "auto",
     unvalidated: bool = False,
+    lazy: bool = False,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Stage a batch into a folder: results.parquet, .csv, .jsonl, run.json; ledger.sqlite makes it resumable.
 
     Args:
         batch: from `read_reports`.
-        plan, model, adapter, unvalidated, progress: as in `stage`.
+        plan, model, adapter, unvalidated, lazy, progress: as in `stage`.
         out: folder; made if it is not there.
 
     Raises:
@@ -135,17 +143,17 @@ def stage_to_files(  # noqa: PLR0913 - as `stage`
     with opened_engine(model, _adapter(plan, model, adapter, None)) as engine:
         require_validation(plan, engine.identity, unvalidated=unvalidated)
         with Ledger.open(folder / "ledger.sqlite") as book:
-            stager = Stager(plan, engine, book)
-            tally = _Tally(plan)
+            stager = Stager(plan, engine, book, lazy=lazy)
+            counts = RunCounts(plan)
             with ResultsWriter(folder, plan, batch.reports, stager.digests) as writer:
                 for staged in _watched(stager.stage(batch.reports), progress):
                     writer.add(staged)
-                    tally.add(staged)
+                    counts.add(ReportCounts.of(staged))
             seconds = time.perf_counter() - started
             facts = {"started": started_at.isoformat(timespec="seconds"), "seconds": round(seconds, 3)}
-            run = _run_facts(batch, stager) | {"times": facts} | tally.facts()
+            run = run_facts(stager, input_facts(batch)) | {"times": facts} | counts.facts()
             write_run(folder, run)
-    return tally.summary(run)
+    return summary_of(counts, run)
 
 
 def as_batch(reports: object) -> ReportBatch:
@@ -165,18 +173,42 @@ def _adapter(plan: Plan, model: str | Path | Engine, named: str | Path | None, s
     """The adapter meant by the arguments of `stage`."""
     if not isinstance(model, str | Path):
         return None
+    if is_server_url(model):
+        no_adapter(named)
+        return None
     return chosen_adapter(plan, model, named, plan_path(source) if isinstance(source, str | Path) else None)
+
+
+def no_adapter(named: str | Path | None) -> None:
+    """Raises SettingsError where an adapter is named for a model server: it has to be loaded there."""
+    if named not in (None, "auto", "none"):
+        raise SettingsError(
+            f"adapter {named}: a model server reads with the adapter that it was started with; load it there "
+            "(llama-server --lora, vLLM --lora-modules), and leave it out here"
+        )
 
 
 @contextmanager
 def opened_engine(model: str | Path | Engine, adapter: Path | None = None) -> Iterator[Engine]:
-    """The engine for a model name or path, closed at the end; an engine that is given stays open."""
+    """The engine for a model name, path or server, closed at the end; an engine that is given stays open.
+
+    Raises:
+        SettingsError: an adapter for a model server, or one that is neither on this machine nor allowed.
+        ModelError: the model cannot be loaded, or its server cannot be relied on.
+    """
     if not isinstance(model, str | Path):
         yield model
         return
-    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+    engine: Engine
+    if isinstance(model, str) and is_server_url(model):
+        from medorchestra.local.engine.server import ServerEngine
 
-    engine = LlamaCppEngine(model, adapter=adapter)
+        no_adapter(adapter)
+        engine = ServerEngine(model)
+    else:
+        from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+
+        engine = LlamaCppEngine(model, adapter=adapter)
     try:
         yield engine
     finally:
@@ -190,57 +222,30 @@ def _watched(staged: Iterator[StagedReport], progress: Progress | None) -> Itera
             progress(one)
 
 
-class _Tally:
-    """Counts of a run, without keeping its reports."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.statuses = {"decided": 0, "open": 0, "empty": 0, "failed": 0}
-        self.outcomes = {outcome.name: 0 for outcome in plan.outcomes}
-        self.reports = self.review = self.failed_answers = self.resumed_answers = self.answers = self.tokens = 0
-
-    def add(self, staged: StagedReport) -> None:
-        self.reports += 1
-        self.statuses[staged.status.value] += 1
-        self.review += staged.review
-        self.answers += len(staged.answers)
-        self.failed_answers += sum(answer.status.is_failure for answer in staged.answers)
-        self.resumed_answers += staged.resumed
-        self.tokens += staged.tokens
-        if staged.decision is not None and staged.decision.outcome is not None:
-            self.outcomes[staged.decision.outcome] += 1
-
-    def facts(self) -> dict[str, Any]:
-        """The counts as run.json has them."""
-        return {
-            "counts": {
-                "reports": self.reports,
-                "statuses": self.statuses,
-                "outcomes": self.outcomes,
-                "review": self.review,
-                "answers": self.answers,
-                "failed_answers": self.failed_answers,
-                "answers_from_ledger": self.resumed_answers,
-                "tokens_computed": self.tokens,
-            }
-        }
-
-    def summary(self, run: Mapping[str, Any]) -> RunSummary:
-        return RunSummary(self.reports, self.statuses, self.outcomes, self.review, self.failed_answers, run)
+def summary_of(counts: RunCounts, run: Mapping[str, Any]) -> RunSummary:
+    """The summary of a run with these counts and this run.json."""
+    return RunSummary(counts.reports, counts.statuses, counts.outcomes, counts.review, counts.failed_answers, run)
 
 
-def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
+def input_facts(batch: ReportBatch) -> dict[str, Any]:
+    """What run.json says of a batch."""
+    return {"name": batch.source, "digest": batch.digest, "reports": len(batch.reports), "notes": list(batch.notes)}
+
+
+def run_facts(stager: Stager, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says of input, plan, model and versions; times and counts come on top.
+
+    Args:
+        stager: what stages the reports.
+        source: of the input (see `input_facts`).
+    """
     identity, plan = stager.engine.identity, stager.plan
     record = validation_of(plan, identity)
     calibration = plan.calibration_for(identity.digest, identity.adapter_digest)
     return {
         "medorchestra": _version("medorchestra"),
         "notice": DISCLAIMER,
-        "input": {
-            "name": batch.source,
-            "digest": batch.digest,
-            "reports": len(batch.reports),
-            "notes": list(batch.notes),
-        },
+        "input": dict(source),
         "plan": {
             "topic": plan.topic,
             "digest": plan.digest,
@@ -260,6 +265,7 @@ def _run_facts(batch: ReportBatch, stager: Stager) -> dict[str, Any]:
             "settings": dict(identity.settings),
         },
         "settings_digest": stager.run_key.settings,
+        "lazy": None if stager.lazy is None else stager.lazy.facts(),
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in ("llama-cpp-python", "numpy", "pyarrow", "pydantic")},

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 from medorchestra.errors import ContextTooSmallError
 from medorchestra.local.answers import Answer, AnswerStatus
@@ -30,6 +32,10 @@ MARKUP_TOKENS = 96
 
 SHORT_ANSWER_TOKENS = 32
 """Allowance for a label or a measurement that is scored."""
+
+
+NextRound: TypeAlias = Callable[[Mapping[str, Answer]], Collection[str]]
+"""Answers so far, by subtask -> ids of unanswered subtasks to ask together now; none when the others are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +77,19 @@ class Executor:
         settings = {"executor": EXECUTOR_VERSION, "engine": dict(self.engine.identity.settings)}
         return content_digest(settings)
 
-    def read(self, report: Report, subtasks: Sequence[Subtask] | None = None) -> Reading:
+    def read(
+        self, report: Report, subtasks: Sequence[Subtask] | None = None, *, next_round: NextRound | None = None
+    ) -> Reading:
         """Ask the subtasks (default: all of the plan) about a report.
 
+        Args:
+            report: the report.
+            subtasks: of the plan.
+            next_round: asked which of them come next until it names none; all come together where it is not given.
+
         Returns:
-            one answer for each subtask, in their order. Never raises for what a report contains.
+            one answer for each subtask, in their order, without those that `next_round` never named. Never raises for
+            what a report contains.
         """
         asked = self.plan.subtasks if subtasks is None else tuple(subtasks)
         started = time.perf_counter()
@@ -87,9 +101,12 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - text that the engine cannot take, such as half a character
             readings = []
             answers |= {subtask.id: _failure(subtask, error, len(report.text)) for subtask in asked}
-        for excerpt, group in readings:
-            tokens += self._ask_group(focus, excerpt, group, answers)
-        ordered = tuple(answers[subtask.id] for subtask in asked)
+        if next_round is not None and len(readings) != 1:
+            tokens += self._ask_in_rounds(focus, readings, answers, next_round)
+        else:
+            for excerpt, group in readings:
+                tokens += self._ask_group(focus, excerpt, group, answers, next_round)
+        ordered = tuple(answers[subtask.id] for subtask in asked if subtask.id in answers)
         return Reading(ordered, tokens + sum(a.tokens for a in ordered), time.perf_counter() - started)
 
     # --------------------------------------------------------- what is read
@@ -146,18 +163,44 @@ class Executor:
 
     # ---------------------------------------------------------------- asking
 
-    def _ask_group(
-        self, focus: FocusedReading, excerpt: Excerpt, group: Sequence[Subtask], answers: dict[str, Answer]
+    def _ask_in_rounds(
+        self,
+        focus: FocusedReading,
+        readings: Sequence[tuple[Excerpt, list[Subtask]]],
+        answers: dict[str, Answer],
+        next_round: NextRound,
     ) -> int:
-        """Read an excerpt and ask its subtasks; returns the tokens of the shared prefix."""
+        """Several excerpts in rounds: an engine holds one at a time, so each is read once for every round it is in."""
+        tokens = 0
+        while now := next_round(answers):
+            for excerpt, group in readings:
+                asked = [subtask for subtask in group if subtask.id in now]
+                if asked:
+                    tokens += self._ask_group(focus, excerpt, asked, answers)
+        return tokens
+
+    def _ask_group(
+        self,
+        focus: FocusedReading,
+        excerpt: Excerpt,
+        group: Sequence[Subtask],
+        answers: dict[str, Answer],
+        next_round: NextRound | None = None,
+    ) -> int:
+        """Read an excerpt once and ask its subtasks; returns the tokens of the shared prefix."""
         conversation = Conversation(self._head, excerpt.text)
         try:
+            batches = _batches(group, answers, next_round)
+            first = next(batches, None)
+            if first is None:
+                return 0
             with self.engine.open(conversation) as session:
-                inquiries = [self._inquiry(session, focus, excerpt, subtask) for subtask in group]
-                answers |= self._ask_together(session, inquiries)
-                for inquiry in inquiries:
-                    if inquiry.subtask.id not in answers:
-                        answers[inquiry.subtask.id] = self._ask(inquiry)
+                for batch in chain([first], batches):
+                    inquiries = [self._inquiry(session, focus, excerpt, subtask) for subtask in batch]
+                    answers |= self._ask_together(session, inquiries)
+                    for inquiry in inquiries:
+                        if inquiry.subtask.id not in answers:
+                            answers[inquiry.subtask.id] = self._ask(inquiry)
                 return session.prefix_tokens
         except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes a status; the batch goes on
             for subtask in group:
@@ -191,6 +234,17 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - as above
             return _failure(inquiry.subtask, error, len(inquiry.focus.text))
         return _read_of(inquiry, answer, time.perf_counter() - started)
+
+
+def _batches(
+    group: Sequence[Subtask], answers: Mapping[str, Answer], next_round: NextRound | None
+) -> Iterator[list[Subtask]]:
+    """What is asked together: everything, or round by round."""
+    if next_round is None:
+        yield list(group)
+        return
+    while now := next_round(answers):
+        yield [subtask for subtask in group if subtask.id in now]
 
 
 def _read_of(inquiry: Inquiry, answer: Answer, seconds: float) -> Answer:

@@ -270,6 +270,8 @@ class _ReportView:
             silent = spoken(NOT_STATED)
             label = self._subtasks[answer.subtask].labels.get(read_as, read_as) if read_as else None
             return f"{silent}, read as {label}" if label else silent
+        if answer.status is AnswerStatus.SKIPPED:
+            return f"not asked: {answer.reason}" if answer.reason else "not asked"
         if answer.status.is_failure:
             return f"no reading: {spoken(answer.status.value)}"
         if not answer.quotes:

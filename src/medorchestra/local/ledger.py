@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 from medorchestra.local.answers import Answer
 from medorchestra.local.private_store import PrivateStore, StoreKind, append_only
@@ -74,6 +75,33 @@ class RunKey:
     settings: str
 
 
+_ABSORB = (
+    "INSERT INTO main.run (plan, model, adapter, settings)"
+    " SELECT plan, model, adapter, settings FROM other.run WHERE true ON CONFLICT DO NOTHING",
+    "INSERT INTO main.report (digest) SELECT digest FROM other.report ORDER BY id ON CONFLICT DO NOTHING",
+    "INSERT INTO main.subtask (digest) SELECT digest FROM other.subtask WHERE true ON CONFLICT DO NOTHING",
+    # Through the small tables to the large one, in the order in which the rows will stand.
+    "INSERT INTO main.answer SELECT report.id, run.id, subtask.id, theirs.content FROM other.answer theirs"
+    " JOIN other.report old ON old.id = theirs.report JOIN main.report report ON report.digest = old.digest"
+    " JOIN other.subtask asked ON asked.id = theirs.subtask JOIN main.subtask subtask ON subtask.digest = asked.digest"
+    " JOIN other.run key ON key.id = theirs.run JOIN main.run run ON run.plan = key.plan AND run.model = key.model"
+    " AND run.adapter = key.adapter AND run.settings = key.settings"
+    " ORDER BY report.id, run.id, subtask.id ON CONFLICT DO NOTHING",
+)
+
+
+class AnswerStore(Protocol):
+    """Where finished answers are looked up and kept: a ledger, or several behind one front (`shared_ledger`)."""
+
+    def find(self, report_digest: str, run_key: RunKey) -> dict[str, Answer]:
+        """As `Ledger.find`."""
+        ...
+
+    def add(self, report_digest: str, run_key: RunKey, answers: Mapping[str, Answer]) -> None:
+        """As `Ledger.add`."""
+        ...
+
+
 class Ledger(PrivateStore):
     """An open ledger file. For one thread of one process; others open their own."""
 
@@ -116,3 +144,19 @@ class Ledger(PrivateStore):
             self._connection.execute(_ADD_REPORT, (report_digest,))
             self._connection.executemany(_ADD_SUBTASK, [(subtask,) for subtask in answers])
             self._connection.executemany(_ADD_ANSWER, rows)
+
+    def absorb(self, path: Path) -> None:
+        """Take over all answers of another ledger file, all or none; what is here already stays as it is.
+
+        Raises:
+            StorageError: one of the two cannot be read or written; both stay as they were.
+        """
+        Ledger.open(path).close()  # is it one, and of this version? Rolls back what a killed writer left half done.
+        with self._explained():
+            self._connection.execute("ATTACH DATABASE ? AS other", (str(path),))
+            try:
+                with self._transaction():
+                    for statement in _ABSORB:
+                        self._connection.execute(statement)
+            finally:
+                self._connection.execute("DETACH DATABASE other")

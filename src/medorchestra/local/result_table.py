@@ -36,6 +36,7 @@ def result_columns(plan: Plan) -> dict[str, type]:
         "review_reason": str,
         "rule": str,
         "missing": str,
+        "skipped": str,
         "validated": bool,
     }
     columns |= {f"p.{outcome.name}": float for outcome in plan.outcomes}
@@ -63,6 +64,7 @@ def result_row(staged: StagedReport) -> dict[str, str | float | bool | None]:
         "review_reason": "; ".join(decision.review_reasons) or None,
         "rule": decision.rule.id if decision.rule else None,
         "missing": "|".join(decision.missing) or None,
+        "skipped": "|".join(decision.skipped) or None,
     }
     row |= {f"p.{outcome}": probability for outcome, probability in decision.probabilities.items()}
     row |= {f"part.{name}": part.outcome for name, part in decision.parts.items()}
@@ -73,7 +75,10 @@ def result_row(staged: StagedReport) -> dict[str, str | float | bool | None]:
 
 
 def _finding_cell(answer: Answer, plan: Plan) -> str | float | None:
-    """The value read; `not_stated` for silence (None in a column of numbers); None for a failed answer."""
+    """The value read; `not_stated` for silence (None in a column of numbers); None for a failed or skipped answer.
+
+    The column `skipped` tells the two apart.
+    """
     if answer.status is AnswerStatus.OK and isinstance(answer.value, str | float):
         return answer.value
     closed = plan.finding(answer.finding or "").values is not None
@@ -82,16 +87,20 @@ def _finding_cell(answer: Answer, plan: Plan) -> str | float | None:
 
 def result_schema(plan: Plan, reports: Sequence[Report]) -> pa.Schema:
     """Schema of the result table: `report_id`, the carried columns (types as in the source), the result columns."""
+    names = dict.fromkeys(name for report in reports for name in report.carried)
+    return typed_result_schema(plan, {name: carried_type(reports, name) for name in names})
+
+
+def typed_result_schema(plan: Plan, carried: Mapping[str, pa.DataType]) -> pa.Schema:
+    """As `result_schema`, where the types of the carried columns are known before any report is: column -> type."""
     columns = result_columns(plan)
     fields = [pa.field("report_id", pa.string(), nullable=False)]
-    names = dict.fromkeys(name for report in reports for name in report.carried)
-    for name in names:
-        fields.append(pa.field(carried_name(name, columns), _carried_type(reports, name)))
+    fields += [pa.field(carried_name(name, columns), _kept_type(kind)) for name, kind in carried.items()]
     fields += [pa.field(name, _ARROW[kind]) for name, kind in columns.items() if name != "report_id"]
     return pa.schema(fields)
 
 
-def _carried_type(reports: Sequence[Report], name: str) -> pa.DataType:
+def carried_type(reports: Sequence[Report], name: str) -> pa.DataType:
     """The type that all values of a carried column have, text where there is none that every reader of Parquet knows.
 
     So mixed types and nested values of a JSONL column, and empty columns, are kept as text.
@@ -100,6 +109,10 @@ def _carried_type(reports: Sequence[Report], name: str) -> pa.DataType:
         kind = pa.array([report.carried.get(name) for report in reports]).type
     except (pa.ArrowException, ValueError, OverflowError):
         return pa.string()
+    return _kept_type(kind)
+
+
+def _kept_type(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_nested(kind) or pa.types.is_null(kind) else kind
 
 

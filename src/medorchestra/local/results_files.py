@@ -11,15 +11,17 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medorchestra.errors import StorageError
+from medorchestra.local.connectors.tables import table_rows
 from medorchestra.local.records import Report
 from medorchestra.local.result_table import arrow_rows, cell_text, result_schema, table_row
 from medorchestra.local.staged_report import StagedReport
@@ -32,18 +34,17 @@ RESULT_FILES = ("results.parquet", "results.csv", "results.jsonl")
 RUN_FILE = "run.json"
 
 
-class ResultsWriter:
-    """Takes staged reports one by one and writes the three result files.
+class RowsWriter:
+    """Takes result rows with their traces, whoever staged them, and writes the three result files.
 
     Raises:
         StorageError: the folder or a file cannot be written, or another run is writing into the folder.
     """
 
-    def __init__(self, folder: Path, plan: Plan, reports: Sequence[Report], digests: Mapping[str, str | None]) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self.folder = folder
-        self._digests = digests
-        self._schema = result_schema(plan, reports)
-        self._waiting: list[dict[str, Any]] = []
+        self._schema = schema
+        self._waiting: list[pa.Table] = []
         with _explained(folder), ExitStack() as opened:
             folder.mkdir(parents=True, exist_ok=True)
             opened.enter_context(_claimed(folder))
@@ -66,20 +67,23 @@ class ResultsWriter:
         for name in RESULT_FILES:
             self._part(name).unlink(missing_ok=True)
 
-    def add(self, staged: StagedReport) -> None:
-        """Write one report to all files."""
-        row = table_row(staged)
-        trace = to_trace(staged, self._digests)
+    def add_table(self, table: pa.Table, traces: Iterable[str]) -> None:
+        """Write several reports to all files: rows of the writer's schema, and a line of JSON for each."""
+        for row, trace in zip(table_rows(table, "results").rows, traces, strict=True):
+            self._write_lines(row.fields, trace)
+        self._waiting.append(table)
+        if sum(waiting.num_rows for waiting in self._waiting) >= ROWS_A_GROUP:
+            self._flush()
+
+    def _write_lines(self, row: Mapping[str, object], trace: str) -> None:
         with _explained(self.folder):
             self._csv.writerow({name: cell_text(value) for name, value in row.items()})
-            self._jsonl.write(json.dumps(trace, ensure_ascii=False) + "\n")
-            self._waiting.append(row)
-            if len(self._waiting) >= ROWS_A_GROUP:
-                self._flush()
+            self._jsonl.write(f"{trace}\n")
 
     def _flush(self) -> None:
         if self._waiting:
-            self._parquet.write_table(arrow_rows(self._waiting, self._schema))
+            with _explained(self.folder):
+                self._parquet.write_table(pa.concat_tables(self._waiting))
             self._waiting = []
 
     def _finish(self) -> None:
@@ -93,7 +97,7 @@ class ResultsWriter:
         for name in RESULT_FILES:
             self._part(name).replace(self.folder / name)
 
-    def __enter__(self) -> ResultsWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
@@ -104,6 +108,38 @@ class ResultsWriter:
         except StorageError:
             if kind is None:  # else the error that ended the batch is the one to show
                 raise
+
+
+class ResultsWriter(RowsWriter):
+    """Takes staged reports one by one and writes the three result files.
+
+    Raises:
+        StorageError: as `RowsWriter`.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, reports: Sequence[Report], digests: Mapping[str, str | None]) -> None:
+        super().__init__(folder, result_schema(plan, reports))
+        self._digests = digests
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, staged: StagedReport) -> None:
+        """Write one report to all files."""
+        row = table_row(staged)
+        self._write_lines(row, trace_line(staged, self._digests))
+        self._rows.append(row)
+        if len(self._rows) >= ROWS_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._waiting.append(arrow_rows(self._rows, self._schema))
+            self._rows = []
+        super()._flush()
+
+
+def trace_line(staged: StagedReport, digests: Mapping[str, str | None]) -> str:
+    """The full trace as one line of results.jsonl."""
+    return json.dumps(to_trace(staged, digests), ensure_ascii=False)
 
 
 def write_run(folder: Path, run: Mapping[str, Any]) -> None:

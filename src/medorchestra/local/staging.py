@@ -14,13 +14,15 @@ from medorchestra.local.aggregator import decide
 from medorchestra.local.answer_calibration import calibrated
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.engine.protocol import Engine
-from medorchestra.local.executor import Executor, describe_error
-from medorchestra.local.ledger import Ledger, RunKey
+from medorchestra.local.executor import Executor, Reading, describe_error
+from medorchestra.local.lazy_asking import LazyAsking
+from medorchestra.local.lazy_plan import LazyPlan
+from medorchestra.local.ledger import AnswerStore, RunKey
 from medorchestra.local.records import Report
 from medorchestra.local.scope import scope_problems
 from medorchestra.local.staged_report import ReportStatus, StagedReport
 from medorchestra.local.validation import doubt_of, validation_of
-from medorchestra.plan import Plan
+from medorchestra.plan import Plan, Subtask
 
 
 class Stager:
@@ -28,9 +30,10 @@ class Stager:
 
     Attributes:
         validated: whether the plan was rehearsed with this engine's model; every staged report carries it.
+        lazy: the plan's rules, where questions that cannot change a decision any more are skipped; None: all are asked.
     """
 
-    def __init__(self, plan: Plan, engine: Engine, ledger: Ledger | None = None) -> None:
+    def __init__(self, plan: Plan, engine: Engine, ledger: AnswerStore | None = None, *, lazy: bool = False) -> None:
         self.plan = plan
         self.engine = engine
         self._ledger = ledger
@@ -41,12 +44,20 @@ class Stager:
         self._subtask_digests = {subtask.id: plan.subtask_digest(subtask) for subtask in plan.subtasks}
         identity = engine.identity
         self.validated = validation_of(plan, identity) is not None
+        self.lazy = self._lazy_plan() if lazy else None
+        # An answer is the same whether others were skipped or not: `lazy` is no part of the key.
         self.run_key = RunKey(
             plan=plan.questions_digest,  # what it asks, not its rules: see ledger.py
             model=identity.digest,
             adapter=identity.adapter_digest or "",
             settings=self._executor.settings_digest,
         )
+
+    def _lazy_plan(self) -> LazyPlan:
+        """Questions cost their tokens."""
+        subtasks = [subtask for subtask in self.plan.subtasks if subtask.finding]
+        costs = {s.finding or "": float(self.engine.count_tokens(self.plan.question(s))) for s in subtasks}
+        return LazyPlan(self.plan, costs=costs)
 
     @property
     def digests(self) -> dict[str, str | None]:
@@ -84,7 +95,7 @@ class Stager:
         answers = dict(stored)
         if missing:
             try:
-                reading = self._executor.read(report, missing)
+                reading, skipped = self._read(report, missing, stored)
             except Exception as problem:  # noqa: BLE001 - text that the engine cannot take; the batch goes on
                 seconds = time.perf_counter() - started
                 error = describe_error(problem)
@@ -94,15 +105,26 @@ class Stager:
             tokens = reading.tokens
             fresh = {answer.subtask: answer for answer in reading.answers}
             self._store(report, fresh)
-            answers |= fresh
+            answers |= fresh | skipped
         ordered = tuple(answers[subtask.id] for subtask in self.plan.subtasks)
         return self._decided(report, ordered, tokens, started, len(stored))
+
+    def _read(
+        self, report: Report, missing: list[Subtask], stored: dict[str, Answer]
+    ) -> tuple[Reading, dict[str, Answer]]:
+        """What was asked, and the answers in place of what was skipped."""
+        if self.lazy is None:
+            return self._executor.read(report, missing), {}
+        for_review = bool(self._doubts) or bool(scope_problems(report.text, self.plan.scope))
+        asking = LazyAsking(self.lazy, list(stored.values()), calibration=self._calibration, for_review=for_review)
+        reading = self._executor.read(report, missing, next_round=asking.next_round)
+        return reading, asking.skipped({answer.subtask: answer for answer in reading.answers}, len(report.text))
 
     def decide_again(self, staged: StagedReport) -> StagedReport:
         """The same answers, decided by this stager's plan and calibration. Asks no model.
 
         Args:
-            staged: from a stager without calibration, whose answers are the model's own.
+            staged: from a stager without calibration, whose answers are the model's own. What it skipped stays unknown.
         """
         if not staged.answers:
             return staged
@@ -134,7 +156,8 @@ class Stager:
         if self._calibration is not None:
             answers = tuple(calibrated(answer, self._calibration) for answer in answers)
         failures = [answer for answer in answers if answer.status.is_failure]
-        if len(failures) == len(answers):
+        asked = sum(answer.status is not AnswerStatus.SKIPPED for answer in answers)
+        if len(failures) == asked:
             status, decision = ReportStatus.FAILED, None
             error = failures[0].error or failures[0].status.value
         else:

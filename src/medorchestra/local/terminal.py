@@ -70,13 +70,17 @@ class ProgressDisplay:
 
     def advance(self, staged: StagedReport) -> None:
         """One report is done."""
-        self._done += 1
-        self._tokens += staged.tokens
         if self._show_decisions:
             self._console.print(decision_view(staged))
+        self.count(1, staged.tokens)
+
+    def count(self, reports: int, tokens: int) -> None:
+        """So many reports more are done, and so many tokens were computed for them."""
+        self._done += reports
+        self._tokens += tokens
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         rate = f"{60 * self._done / elapsed:.1f} reports/min, {self._tokens / elapsed:.0f} tokens/s"
-        self._bar.update(self._task, advance=1, rate=rate)
+        self._bar.update(self._task, advance=reports, rate=rate)
         now = time.perf_counter()
         last = self._done == self._total
         if not (self._quiet or self._errors.is_terminal) and (last or now - self._last_line >= PLAIN_EVERY_SECONDS):

@@ -37,6 +37,7 @@ def _decision_trace(decision: Decision, plan: Plan) -> dict[str, Any]:
         "best_outcome": decision.best_outcome,
         "probability": decision.probability,
         "probabilities": dict(decision.probabilities),
+        "probability_between": None if decision.probability_between is None else list(decision.probability_between),
         "undecided": decision.undecided,
         "possible_outcomes": list(decision.possible_outcomes),
         "outcome_set": None if decision.outcome_set is None else list(decision.outcome_set),
@@ -47,6 +48,7 @@ def _decision_trace(decision: Decision, plan: Plan) -> dict[str, Any]:
             for name, value in decision.assumed.items()
         },
         "missing": list(decision.missing),
+        "skipped": list(decision.skipped),
         "parts": {
             name: {
                 "outcome": part.outcome,

@@ -300,9 +300,12 @@ class LlamaReader:
             for each of the tree's looks, the logits of the token to come next.
 
         Raises:
-            ModelError: llama.cpp failed; nothing is in memory then.
+            ModelError: llama.cpp failed to compute, and nothing is in memory then; or to fork, and what has been read
+                is still there.
         """
         self._require_open()
+        if not tree.tokens:  # of questions with a single answer; llama.cpp takes an empty batch for a failure
+            return {}
         library = self._library
         leaves = tree.leaves()
         through: list[list[int]] = [[] for _ in tree.tokens]

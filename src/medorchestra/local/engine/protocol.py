@@ -72,13 +72,21 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Scored:
-    """Probabilities over the candidates of `Session.choose`, in their order, summing to one."""
+    """What `Session.choose` makes of the candidates.
+
+    Attributes:
+        probabilities: of the candidates, in their order, summing to one.
+        tokens: tokens computed for question and answers.
+        scored: False where the engine can only choose: the 1 in `probabilities` then marks the chosen one, and is no
+            probability. Such an answer carries none.
+    """
 
     probabilities: tuple[float, ...]
     tokens: int
+    scored: bool = True
 
     def __repr__(self) -> str:
-        return f"Scored({len(self.probabilities)} candidates, tokens={self.tokens})"
+        return f"Scored({len(self.probabilities)} candidates, tokens={self.tokens}, scored={self.scored})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

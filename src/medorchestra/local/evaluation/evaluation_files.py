@@ -18,10 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medorchestra.errors import StorageError
+from medorchestra.local.evaluation.error_anatomy import ErrorAnatomy
 from medorchestra.local.evaluation.evaluation import Evaluation
+from medorchestra.local.evaluation.measures import PairedDifference, Share
 from medorchestra.local.evaluation.predictions import LabelledCase, Prediction, StrategyRun
 from medorchestra.local.evaluation.report_page import evaluation_page
 from medorchestra.plan import Plan
+
+_WORKED_OUT: Mapping[type, tuple[str, ...]] = {
+    Share: ("value",),
+    PairedDifference: ("score_interval",),
+    ErrorAnatomy: ("conclusion",),
+}
+"""What a pipeline wants besides the fields."""
 
 EVALUATION_FILE, TABLE_FILE, PAGE_FILE = "evaluation.json", "per_case.parquet", "report.html"
 
@@ -56,7 +65,9 @@ def write_evaluation(
         page = evaluation_page(evaluation, texts=texts)
         _write(folder / PAGE_FILE, page.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror or type(error).__name__}; check folder and free space") from None
+        raise StorageError(
+            f"{folder}: cannot be written: {error.strerror or type(error).__name__}; check folder and free space"
+        ) from None
 
 
 def evaluation_json(evaluation: Evaluation) -> str:
@@ -127,7 +138,8 @@ def _storable(text: str) -> str:
 def _plain(value: Any) -> Any:
     """JSON-ready: dataclasses become objects, keys of two become `a -> b`, what is no number becomes null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        worked_out = _WORKED_OUT.get(type(value), ())
+        return {name: _plain(getattr(value, name)) for name in (*value.__dataclass_fields__, *worked_out)}
     if isinstance(value, Mapping):
         return {_key(key): _plain(one) for key, one in value.items()}
     if isinstance(value, Enum):

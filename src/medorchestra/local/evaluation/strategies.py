@@ -213,7 +213,8 @@ class OutcomeChoice:
     def _scored(self, session: Session, question: str) -> _Chosen:
         scored = session.choose(question, list(self.labels.values()))
         probabilities = dict(zip(self.labels, scored.probabilities, strict=True))
-        return _Chosen(max(probabilities, key=probabilities.__getitem__), probabilities, scored.tokens)
+        outcome = max(probabilities, key=probabilities.__getitem__)
+        return _Chosen(outcome, probabilities if scored.scored else {}, scored.tokens)
 
     def _voted(self, session: Session, question: str, sampling: Sampling) -> _Chosen:
         """Majority of the samples; of equally many votes, those with the higher sum of probabilities."""
@@ -239,7 +240,8 @@ class OutcomeChoice:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """An outcome, the probabilities of all, and the tokens computed for them without head and text."""
+    """An outcome, the probabilities of all (none where the engine gives none), and the tokens computed for them
+    without head and text."""
 
     outcome: str
     probabilities: dict[str, float]
