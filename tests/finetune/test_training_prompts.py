@@ -184,7 +184,7 @@ class Tape:
         self.at_logits: set[tuple[int, ...]] = set()
         self.asked: dict[str, tuple[str, ...]] = {}
         real_read, real_cut, real_clear = LlamaReader.read, LlamaReader.cut, LlamaReader.clear
-        real_logits, real_choose = LlamaReader.logits, LlamaSession.choose
+        real_logits, real_look, real_choose_all = LlamaReader.logits, LlamaReader.look_along, LlamaSession.choose_all
 
         def read(reader, tokens):
             self._there.extend(tokens)
@@ -203,13 +203,19 @@ class Tape:
             self.at_logits.add(tuple(self._there))
             return real_logits(reader)
 
-        def choose(session, question, candidates):
-            self.asked[question] = tuple(candidates)
-            return real_choose(session, question, candidates)
+        def look_along(reader, tree):
+            assert reader.length == len(self._there)
+            self.at_logits.update((*self._there, *path) for path in tree.looks)
+            return real_look(reader, tree)
 
-        for name, spy in (("read", read), ("cut", cut), ("clear", clear), ("logits", logits)):
+        def choose_all(session, choices):
+            self.asked |= {one.question: one.candidates for one in choices}
+            return real_choose_all(session, choices)
+
+        spies = {"read": read, "cut": cut, "clear": clear, "logits": logits, "look_along": look_along}
+        for name, spy in spies.items():
             monkeypatch.setattr(LlamaReader, name, spy)
-        monkeypatch.setattr(LlamaSession, "choose", choose)
+        monkeypatch.setattr(LlamaSession, "choose_all", choose_all)
 
 
 @pytest.fixture

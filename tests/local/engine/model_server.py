@@ -145,12 +145,15 @@ class Handler(BaseHTTPRequestHandler):
             script.requests.append((self.path, body, dict(self.headers)))
             script.now += 1
             script.most_at_once = max(script.most_at_once, script.now)
+        reply = None
         try:
             if script.fault is None or not script.fault(self, body):
-                self.say(*reply_to(script, self.path, body))
+                reply = reply_to(script, self.path, body)
         finally:
-            with script.lock:
+            with script.lock:  # before the reply, which lets the next request come
                 script.now -= 1
+        if reply is not None:
+            self.say(*reply)
 
     def say(self, status, content, **headers):
         payload = content if isinstance(content, bytes) else json.dumps(content).encode()

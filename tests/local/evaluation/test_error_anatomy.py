@@ -40,11 +40,11 @@ SUBTASKS = {subtask.finding: subtask.id for subtask in PLAN.subtasks}
 
 
 def answer(name, value, *, sure=None, quotes=(QUOTE,)):
-    """An answer; `sure` is the probability of its value, what is left goes to the finding's first other value."""
+    """An answer; `sure` (default 1) is the probability of its value, the rest goes to the finding's first other one."""
     if isinstance(value, AnswerStatus):
         return Answer(SUBTASKS[name], name, value)
     silent = value == NOT_STATED
-    chances = {}
+    chances = {str(value): 1.0}
     if sure is not None:
         other = next(one for one in PLAN.finding(name).all_values if one != value)
         chances = {value: sure, other: 1 - sure}

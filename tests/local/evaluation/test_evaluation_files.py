@@ -89,6 +89,7 @@ def test_everything_that_was_measured_reads_back(study):
         "n": 10,
         "low": made.runs[0].outcome.accuracy.low,
         "high": made.runs[0].outcome.accuracy.high,
+        "value": 0.7,
     }
     assert direct["outcome"]["confusion"]["metastatic -> no decision"] == 1
     assert direct["outcome"]["classes"]["metastatic"]["support"] == 6
@@ -101,7 +102,7 @@ def test_everything_that_was_measured_reads_back(study):
 def test_what_is_not_defined_is_null():
     found = strict(evaluation_json(nothing_measured()))
     (run,) = found["runs"]
-    assert run["outcome"]["accuracy"] == {"correct": 0, "n": 0, "low": None, "high": None}
+    assert run["outcome"]["accuracy"] == {"correct": 0, "n": 0, "low": None, "high": None, "value": None}
     assert run["outcome"]["macro_f1"] is None
     assert run["outcome"]["classes"]["resectable"]["precision"] is None
     assert (run["reliability"]["ece"], run["risk_coverage"]["area"]) == (None, None)

@@ -49,7 +49,7 @@ _MOST_COLUMNS = 3
 _JSON = (".jsonl", ".ndjson")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LabelColumns:
     """Where the labels stand and how they are written.
 
@@ -73,6 +73,12 @@ class LabelColumns:
     outcome_names: Mapping[str, str] = field(default_factory=dict)
     finding_columns: Mapping[str, str] = field(default_factory=dict)
     encoding: str = "utf-8"
+
+    def __repr__(self) -> str:  # what a person types may be a cell of the file, and so of a report
+        return (
+            f"LabelColumns({len(self.readers)} readers, {len(self.groups)} groups, {len(self.outcome_names)} mapped "
+            f"labels, {len(self.finding_columns)} named findings)"
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
