@@ -40,11 +40,11 @@ SUBTASKS = {subtask.finding: subtask.id for subtask in PLAN.subtasks}
 
 
 def answer(name, value, *, sure=None, quotes=(QUOTE,)):
-    """An answer; `sure` (default 1) is the probability of its value, the rest goes to the finding's first other one."""
+    """An answer; `sure` is the probability of its value, what is left goes to the finding's first other value."""
     if isinstance(value, AnswerStatus):
         return Answer(SUBTASKS[name], name, value)
     silent = value == NOT_STATED
-    chances = {str(value): 1.0}
+    chances = {}
     if sure is not None:
         other = next(one for one in PLAN.finding(name).all_values if one != value)
         chances = {value: sure, other: 1 - sure}
@@ -156,7 +156,8 @@ def test_a_finding_read_right_but_unsurely_is_told_from_a_misread_one():
         answer(name, "none", sure=0.55) if PLAN.finding(name).values else None
         for name in ("sma_contact", "ca_contact", "cha_contact")
     ]
-    error = only_error(of, said(of, *unsure))
+    scored = [replace(answer(name, value), probabilities={str(value): 1.0}) for name, value in CLEAR.items()]
+    error = only_error(of, said(of, *scored, *unsure))
     assert error.predicted != "resectable"
     assert error.kind is ErrorKind.FINDING_UNSURE
     assert set(error.findings) <= {"sma_contact", "ca_contact", "cha_contact"}
