@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from medorchestra.errors import ModelError
-from medorchestra.finetune.fused_lora import fuse_lora_layers
 from medorchestra.finetune.training_prompts import BranchedPrompt
 
 _INSTALL = "pip install 'medorchestra[finetune]' (on a machine without GPU, torch's CPU build is enough)"
@@ -115,7 +114,6 @@ class BranchedModel:
         working = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().to(self.device) for name, p in working.items()}
         self._model.to(self.device, self._kind)
-        fuse_lora_layers(torch, self._model)
         self._working: dict[str, Any] = working
         self.copy_masters()
         causal: Any = self._model.get_base_model()

@@ -104,7 +104,7 @@ def _environment() -> Environment:
         loader=PackageLoader("medorchestra.local", "html"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_inert,
+        finalize=inert,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -112,7 +112,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _inert(value: object) -> object:
+def inert(value: object) -> object:
     """Escaped text that a browser reads back to the same characters: raw carriage returns would become line feeds."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeGuard
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from medorchestra.local.batch import DISCLAIMER
 from medorchestra.local.evaluation.error_anatomy import CaseError
@@ -38,14 +38,13 @@ from medorchestra.local.evaluation.pictures import (
     reliability_picture,
     risk_coverage_picture,
 )
-from medorchestra.local.html_view import spoken
+from medorchestra.local.html_view import inert, spoken
 
 MOST_WRONG = 500
 """Cases that the table of wrong decisions shows; a browser becomes slow with more."""
 SIDE_BY_SIDE = 4
 """Runs that stand beside each other in a table that fits on A4."""
 
-_NOT_IN_HTML = re.compile("[\x00\ud800-\udfff]")
 _TAG = re.compile("<[^>]*>")
 _POINTS_TO = re.compile(r'(\bid="|\burl\(#|\bhref="#)')
 
@@ -70,7 +69,7 @@ def _environment() -> Environment:
         loader=PackageLoader("medorchestra.local.evaluation", "html"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_inert,
+        finalize=inert,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -86,14 +85,6 @@ def _environment() -> Environment:
     }
     environment.globals |= {"dash": NONE, "side_by_side": SIDE_BY_SIDE, "most_wrong": MOST_WRONG}
     return environment
-
-
-def _inert(value: object) -> object:
-    """Escaped text that a browser reads back to the same characters; what HTML cannot hold becomes a sign for it."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    held = _NOT_IN_HTML.sub(lambda found: "␀" if found[0] == "\x00" else "�", value)
-    return escape(held).replace("\r", Markup("&#13;"))
 
 
 @dataclass(frozen=True, slots=True)

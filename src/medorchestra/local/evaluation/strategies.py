@@ -21,6 +21,7 @@ from medorchestra.local.engine.protocol import Conversation, Engine, Session
 from medorchestra.local.evaluation.prediction_store import PredictionKey, PredictionStore
 from medorchestra.local.evaluation.predictions import LabelledCase, Prediction
 from medorchestra.local.executor import MARKUP_TOKENS, SHORT_ANSWER_TOKENS, describe_error
+from medorchestra.local.html_view import spoken
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.records import Report
 from medorchestra.local.staged_report import ReportStatus, StagedReport
@@ -408,11 +409,6 @@ def _most_finding_tokens(plan: Plan, engine: Engine) -> int:
 
 
 # ----------------------------------------------------------------------- in words
-
-
-def spoken(name: str) -> str:
-    """A name of the plan as words."""
-    return name.replace("_", " ")
 
 
 def rules_text(plan: Plan) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from medorchestra.errors import SettingsError
@@ -59,6 +60,7 @@ def evaluate(  # noqa: PLR0913 - each with a default that is right for most
         PlanError, ModelError, SettingsError, StorageError: before a report is read, or when the folder cannot be
             written. What is wrong with one report is a prediction without outcome.
     """
+    _require_packages(("sklearn", "matplotlib"))
     settings = settings or EvaluationSettings()
     the_plan = plan if isinstance(plan, Plan) else read_plan(plan)
     beside = None if isinstance(plan, Plan) else plan_path(plan)
@@ -75,6 +77,13 @@ def evaluate(  # noqa: PLR0913 - each with a default that is right for most
     if folder is not None:
         write_evaluation(folder, the_plan, labelled.cases, made.runs, made.evaluation, with_text=with_text)
     return made.evaluation
+
+
+def _require_packages(names: Sequence[str]) -> None:
+    """Better before hours of reading than behind them."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise SettingsError(f"measuring needs {', '.join(missing)}; run pip install 'medorchestra[evaluation]'")
 
 
 def guideline_text(plan: Plan, named: str | Path | None = None, beside: Path | None = None) -> str:
