@@ -36,13 +36,14 @@ demo: .venv/.local ## stage the example reports with the default model and show 
 	@$(BIN)/python -c 'import json; counted = json.load(open("demo_results/run.json"))["counts"]["statuses"]; \
 		assert counted["decided"] + counted["open"], "no report could be staged"'
 
-# Ray's tests first and alone: Ray gives up starting on a machine whose processors are busy.
+# Ray's and Spark's tests first and alone: Ray gives up starting on a machine whose processors are busy.
 test: lint ## lint, then the whole test suite, with the real model
 	$(BIN)/python -m pytest -m ray tests/local/test_ray_staging.py
-	$(ONE_MODEL) $(WORKERS) -m "not ray"
+	$(BIN)/python -m pytest -m spark tests/local/test_spark_staging.py
+	$(ONE_MODEL) $(WORKERS) -m "not ray and not spark"
 
-test-fast: .venv/.dev ## the tests that load no model, replay no recorded run and start no Ray
-	$(BIN)/python -m pytest $(WORKERS) -m "not model and not recorded and not ray"
+test-fast: .venv/.dev ## the tests that load no model, replay no recorded run and start neither Ray nor Spark
+	$(BIN)/python -m pytest $(WORKERS) -m "not model and not recorded and not ray and not spark"
 
 lint: .venv/.dev ## style, types, and who may import whom
 	$(BIN)/ruff check .

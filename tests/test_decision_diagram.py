@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import completions, domains, first_rule, knowledge, read_silences, rule_lists, values_of
 
-from medorchestra import decision_diagram
+from medorchestra import diagram_building
 from medorchestra.decision_diagram import DecisionTable
 from medorchestra.errors import RuleError
 from medorchestra.rules import (
@@ -66,12 +66,17 @@ def test_missing_findings_settle_the_outcome_and_none_of_them_is_named_in_vain(e
 
 
 def settled_by(rules, table, known, names):
-    """Whether knowing the truth of these findings (as read) would always leave one outcome."""
-    outcomes: dict[tuple, set] = {}
-    for truth in completions(table, known):
-        rule = first_rule(rules, truth)
-        outcomes.setdefault(tuple(truth[name] for name in names), set()).add(rule.outcome if rule else None)
-    return all(len(found) == 1 for found in outcomes.values())
+    """Whether stating these findings would leave one outcome, whatever they say."""
+    of_name = {domain.finding: domain for domain in table}
+    return all(
+        len({rule and rule.outcome for rule in ends_of(rules, table, known | dict(zip(names, said, strict=True)))}) == 1
+        for said in product(*(values_of(of_name[name]) for name in names))
+    )
+
+
+def ends_of(rules, table, known):
+    """The rules that decide some truth; None among them where none does."""
+    return [first_rule(rules, truth) for truth in completions(table, known)]
 
 
 @given(tables(), st.data())
@@ -306,7 +311,7 @@ def test_silences_that_look_at_each_other_are_refused():
 
 
 def test_rules_too_entangled_to_compile_are_refused_instead_of_filling_the_memory(monkeypatch):
-    monkeypatch.setattr(decision_diagram, "MAX_STATES", 3)
+    monkeypatch.setattr(diagram_building, "MAX_STATES", 3)
     table = tuple(Domain(f"f{i}", ("a", "b", "c")) for i in range(8))
     pairs = tuple(AllOf(all=(Is(finding=f"f{i}", is_="a"), Is(finding=f"f{i + 4}", is_="b"))) for i in range(4))
     with pytest.raises(RuleError, match="too entangled"):

@@ -116,6 +116,16 @@ def test_what_is_not_defined_is_said_and_no_number_is_made_up():
     assert evaluation_lines(replace(nothing_measured(), runs=(), readers=(), comparisons=())) == lines[:1]
 
 
+def test_of_many_comparisons_only_those_of_the_judged_run_are_shown_and_the_others_counted():
+    made = made_up_evaluation()
+    among_others = replace(made.comparisons[0], before="direct", after="orchestrated")
+    lines = evaluation_lines(replace(made, comparisons=(*made.comparisons, *[among_others] * 9)))
+    assert [line.split(": ")[0] for line in lines if " less " in line] == [
+        f"{made.judged.name} less {other}" for other in ("direct", "orchestrated", "reader_1")
+    ]
+    assert "9 comparisons of other runs: in report.html and evaluation.json" in lines
+
+
 def test_a_difference_is_told_in_points_with_interval_counts_and_test():
     (line,) = [line for line in evaluation_lines(made_up_evaluation()) if " less direct: " in line]
     found = made_up_evaluation().comparisons[0].difference

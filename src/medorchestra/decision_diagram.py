@@ -1,10 +1,9 @@
-"""Rules compiled once into a decision diagram: exact decisions and probabilities, whatever is unknown.
+"""Exact decisions and probabilities from compiled rules, whatever is unknown.
 
-A rule list over closed findings is a function from findings to the first rule that holds. It is compiled into a
-reduced, ordered, multi-valued decision diagram (Bryant 1986, in its multi-valued form): each inner node asks one
-variable, each path ends in a rule. Then
+A rule list over closed findings is a function from findings to the first rule that holds, compiled once into a diagram
+(`diagram_building`). Then
     - the outcomes that remain possible are the ends that can be reached with what is known;
-    - the probability of an outcome is the flow from the root to its ends, one multiplication per edge;
+    - the probability of an outcome is the flow from the root to its ends, one multiplication per edge (`diagram_flow`);
     - the findings that would settle an open case are among those the diagram still asks once the known ones are
       put in, because in a reduced diagram a variable appears only if the result depends on it.
 
@@ -16,233 +15,81 @@ the bounds that the rules name. Distributions of different findings are taken as
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 
-from medorchestra.errors import RuleError
-from medorchestra.rule_expressions import Expr, Translation, Variable, variables_in
-from medorchestra.rules import (
-    NOT_STATED,
-    DecisionRule,
-    Domain,
-    Known,
-    Probabilities,
-    Verdict,
-    check_rules,
-    findings_in,
-)
-
-MAX_STATES = 50_000
-"""A plan is untrusted: rules that need more states than this to compile are refused (pancreas: < 1000)."""
-
-NO_RULE = -1
-
-Distribution: TypeAlias = Mapping[str, float] | Mapping[float | str, float]
-"""Probability of each value of a finding (numbers for a number finding) and of `NOT_STATED`."""
+from medorchestra.diagram_building import NO_RULE, Diagram, Fixed, end_of
+from medorchestra.diagram_flow import Distribution, Flow
+from medorchestra.rule_expressions import Variable
+from medorchestra.rules import NOT_STATED, DecisionRule, Domain, Known, Probabilities, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """Asks `variable`; `children[i]` follows its i-th symbol (the last one is silence, for what the report says).
+class Situation:
+    """What is known of one report, put into the rules; says what follows for certain, over all that is unknown."""
 
-    A child >= 0 is a node; a child < 0 is an end: rule `-child - 2`, or no rule at `NO_RULE`.
-    """
+    __slots__ = ("_asked", "_diagram", "_ends", "_fixed", "_outcomes")
 
-    variable: Variable
-    children: tuple[int, ...]
-
-
-def _end(rule: int) -> int:
-    return -rule - 2
-
-
-class DecisionTable:
-    """Compiled rules. Build once per plan; thread-safe to use.
-
-    Raises:
-        RuleError: a rule names an unknown finding, value or option, or the rules need more than `MAX_STATES` states.
-    """
-
-    def __init__(
-        self, rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str] | None = None
-    ) -> None:
-        check_rules(rules, domains, options or {})
-        self.rules = tuple(rules)
-        self._translation = Translation(rules, domains, options or {})
-        self._outcomes = tuple(dict.fromkeys(rule.outcome for rule in rules))
-        self._order = self._variable_order(domains)
-        self._nodes: list[_Node] = []
-        self._unique: dict[_Node, int] = {}
-        self._states: dict[tuple[tuple[Expr, int], ...], int] = {}
-        self._root = self._build(
-            self._settle((self._translation.expression(rule.when), i) for i, rule in enumerate(rules))
-        )
-        self._states.clear()
+    def __init__(self, diagram: Diagram, fixed: Fixed) -> None:
+        self._diagram = diagram
+        self._fixed = fixed
+        self._ends, nodes = diagram.reached(fixed)
+        self._asked = diagram.places_asked(nodes)
+        """Places at which the ways that are still open look; what is known elsewhere changes nothing."""
+        self._outcomes = diagram.outcomes_of(self._ends)
 
     @property
-    def size(self) -> int:
-        """Number of inner nodes."""
-        return len(self._nodes)
+    def outcome(self) -> str | None:
+        """The outcome that follows, if one does."""
+        return next(iter(self._outcomes)) if len(self._outcomes) == 1 else None
 
-    def _variable_order(self, domains: Sequence[Domain]) -> dict[Variable, int]:
-        """Findings in the order in which the rules first look at them.
-
-        A finding whose silence looks at another comes before that other: once a variable is asked, nothing that is
-        put in later may ask it again.
-        """
-        names: dict[str, None] = {}
-        in_rules = (name for rule in self.rules for name in findings_in(rule.when))
-        for name in (*in_rules, *(domain.finding for domain in domains)):
-            names.update(dict.fromkeys(domain.finding for domain in domains if name in domain.silence.looks_at))
-            names.setdefault(name)
-        return {variable: i for i, variable in enumerate((n, behind) for n in names for behind in (False, True))}
-
-    @staticmethod
-    def _settle(rules: Iterable[tuple[Expr, int]]) -> tuple[tuple[Expr, int], ...]:
-        """Drop the rules that cannot hold and those behind one that holds for certain."""
-        left: list[tuple[Expr, int]] = []
-        for expr, rule in rules:
-            if expr is False:
-                continue
-            left.append((expr, rule))
-            if expr is True:
-                break
-        return tuple(left)
-
-    def _build(self, state: tuple[tuple[Expr, int], ...]) -> int:
-        if not state:
-            return NO_RULE
-        if state[0][0] is True:
-            return _end(state[0][1])
-        found = self._states.get(state)
-        if found is not None:
-            return found
-        if len(self._states) >= MAX_STATES:
-            raise RuleError(
-                f"rules too entangled: more than {MAX_STATES} states; split findings or simplify conditions"
-            )
-        variable = min(set().union(*(variables_in(expr) for expr, _ in state)), key=self._order.__getitem__)
-        children = tuple(
-            self._build(self._settle((self._translation.substitute(e, variable, symbol), rule) for e, rule in state))
-            for symbol in self._symbols(variable)
-        )
-        node = self._node(variable, children)
-        self._states[state] = node
-        return node
-
-    def _symbols(self, variable: Variable) -> tuple[str, ...]:
-        stated = self._translation.symbols[variable[0]]
-        return stated if variable[1] else (*stated, NOT_STATED)
-
-    def _node(self, variable: Variable, children: tuple[int, ...]) -> int:
-        if len(set(children)) == 1:
-            return children[0]
-        node = _Node(variable, children)
-        index = self._unique.get(node)
-        if index is None:
-            index = self._unique[node] = len(self._nodes)
-            self._nodes.append(node)
-        return index
-
-    # ------------------------------------------------------------------ decisions
-
-    def _open_children(self, node: _Node, fixed: Mapping[str, str]) -> Sequence[int]:
-        """The children that what is known leaves open."""
-        finding, behind_silence = node.variable
-        if behind_silence:
-            return node.children
-        symbol = fixed.get(finding)
-        if symbol is None:
-            return node.children  # the report may state any value, or be silent
-        return (node.children[self._symbols(node.variable).index(symbol)],)
-
-    def _fixed(self, known: Known) -> dict[str, str]:
-        return {name: self._translation.symbol_of(name, value) for name, value in known.items() if value is not None}
-
-    def _reach(self, fixed: Mapping[str, str], *, stated_only: bool = False) -> set[int]:
-        """All ends that can be reached; with `stated_only`, while no finding is silent."""
-        ends: set[int] = set()
-        seen: set[int] = set()
-        stack = [self._root]
-        while stack:
-            here = stack.pop()
-            if here < 0:
-                ends.add(here)
-            elif here not in seen:
-                seen.add(here)
-                node = self._nodes[here]
-                silent_last = stated_only and node.variable[0] not in fixed
-                stack.extend(node.children[:-1] if silent_last else self._open_children(node, fixed))
-        return ends
-
-    def _outcome_of(self, end: int) -> str | None:
-        return None if end == NO_RULE else self.rules[-end - 2].outcome
-
-    def decide(self, known: Known) -> Verdict:
-        """What follows for certain, over all completions of the unknown.
-
-        Args:
-            known: finding -> value, number, `NOT_STATED`, or None for unknown. Findings left out are unknown.
-
-        Raises:
-            RuleError: a finding or value the plan does not have.
-        """
-        fixed = self._fixed(known)
-        ends = self._reach(fixed)
-        rules = tuple(rule.rule for i, rule in enumerate(self.rules) if _end(i) in ends)
-        reached = {self._outcome_of(end) for end in ends}
-        possible = tuple(outcome for outcome in self._outcomes if outcome in reached)
+    def verdict(self) -> Verdict:
+        """Everything that follows."""
+        diagram, ends = self._diagram, self._ends
+        rules = tuple(diagram.rules[-end - 2].rule for end in sorted(ends, reverse=True) if end != NO_RULE)
         gap = NO_RULE in ends
-        certain = len(possible) == 1 and not gap
+        outcome = self.outcome
         return Verdict(
-            outcome=possible[0] if certain else None,
-            possible=possible,
+            outcome=outcome,
+            possible=tuple(one for one in diagram.outcomes if one in self._outcomes),
             rule=rules[0] if len(rules) == 1 and not gap else None,
             possible_rules=rules,
-            missing=() if certain else self._undecided_findings(fixed),
+            missing=() if outcome is not None else self._missing(),
             gap=gap,
         )
 
-    def _undecided_findings(self, fixed: Mapping[str, str]) -> tuple[str, ...]:
+    def _missing(self) -> tuple[str, ...]:
         """Findings whose truth would settle the outcome, none of them in vain, in the order of the rules.
 
         The outcome may depend on a finding only by way of another's silence: the truth of that other is then enough.
         But where silence counts only because yet another finding is not stated, stating that one is no truth about it.
         """
-        missing = self._depends_on(fixed, ())
+        diagram = self._diagram
+        missing = self.depends_on()
         for name in missing:
-            if_stated = self._translation.domains[name].silence.if_stated
-            if if_stated is not None and fixed.get(if_stated, NOT_STATED) == NOT_STATED:
+            if_stated = diagram.translation.domains[name].silence.if_stated
+            if if_stated is not None and not self._states(if_stated):
                 continue
             fewer = tuple(other for other in missing if other != name)
-            if set(self._depends_on(fixed, fewer)) <= set(fewer):
+            if set(self.depends_on(fewer)) <= set(fewer):
                 missing = fewer
         return missing
 
-    def depends_on(self, known: Known, *, rules: bool = False) -> tuple[str, ...]:
-        """Findings on which it still depends what becomes possible: no other can change that, whatever is known of it.
+    def _states(self, finding: str) -> bool:
+        """Whether the report is known to state the finding."""
+        number = self._fixed[self._diagram.places[finding]]
+        return number is not None and number != self._diagram.number_of(finding, NOT_STATED)
 
-        Args:
-            known: as in `decide`.
-            rules: ask for which rules are possible, not only which outcomes.
-
-        Returns:
-            names in the order of the rules; those of silent findings whose truth matters are among them.
-        """
-        return self._depends_on(self._fixed(known), (), (lambda end: end) if rules else self._outcome_of)
-
-    def _depends_on(
-        self, fixed: Mapping[str, str], stated: Collection[str], seen_as: Callable[[int], object] | None = None
+    def depends_on(
+        self, stated: Collection[str] = (), seen_as: Callable[[int], object] | None = None
     ) -> tuple[str, ...]:
         """Findings on which the end depends when some more are stated, in the order the rules ask them.
 
         Args:
-            fixed: finding -> symbol.
             stated: findings of which no silence is considered.
             seen_as: what of an end counts; its outcome unless given.
         """
-        seen_as = seen_as or self._outcome_of
+        diagram, fixed = self._diagram, self._fixed
+        seen_as = seen_as or diagram.outcome_of
         asked: dict[int, tuple[Variable, tuple[object, ...]]] = {}
         unique: dict[tuple[Variable, tuple[object, ...]], int] = {}
         reduced: dict[int, object] = {}
@@ -251,9 +98,9 @@ class DecisionTable:
             if here < 0:
                 return "end", seen_as(here)
             if here not in reduced:
-                node = self._nodes[here]
+                node = diagram.nodes[here]
                 stated_here = node.variable[0] in stated
-                open_children = node.children[:-1] if stated_here else self._open_children(node, fixed)
+                open_children = node.children[:-1] if stated_here else diagram.open_children(here, fixed)
                 children = tuple(restrict(child) for child in open_children)
                 if len(set(children)) == 1:
                     reduced[here] = children[0]
@@ -263,49 +110,133 @@ class DecisionTable:
                     asked[unique[key]] = key
             return reduced[here]
 
-        found: set[Variable] = set()
-        stack = [restrict(self._root)]
+        found: set[str] = set()
+        waiting = [restrict(diagram.root)]
         seen: set[object] = set()
-        while stack:
-            here = stack.pop()
+        while waiting:
+            here = waiting.pop()
             if isinstance(here, int) and here not in seen:
                 seen.add(here)
-                found.add(asked[here][0])
-                stack.extend(asked[here][1])
-        return tuple(dict.fromkeys(name for name, _ in sorted(found, key=self._order.__getitem__)))
+                found.add(asked[here][0][0])
+                waiting.extend(asked[here][1])
+        return tuple(sorted(found, key=diagram.places.__getitem__))
+
+    def sufficient(self, *, last: Collection[str] = ()) -> tuple[str, ...]:
+        """As `DecisionTable.sufficient`."""
+        if len(self._outcomes) != 1:
+            return ()
+        diagram = self._diagram
+        same = {end for end in diagram.ends if diagram.outcome_of(end) in self._outcomes}
+        fixed, asked = list(self._fixed), self._asked
+        known = [name for name, place in diagram.places.items() if fixed[place] is not None]
+        for name in sorted(known, key=lambda one: (one in last, -diagram.places[one])):
+            place = diagram.places[name]
+            number, fixed[place] = fixed[place], None
+            if place not in asked:
+                continue
+            nodes = diagram.nodes_if_only(same, fixed)
+            if nodes is None:
+                fixed[place] = number
+            else:
+                asked = diagram.places_asked(nodes)
+        return tuple(name for name in known if fixed[diagram.places[name]] is not None)
+
+    def assumptions(self) -> tuple[str, ...]:
+        """As `DecisionTable.assumptions`."""
+        fixed, asked, outcomes = self._fixed, self._asked, self._outcomes
+        silent = ((name, place) for name, place, silence in self._diagram.read_silences if fixed[place] == silence)
+        return tuple(name for name, place in silent if place in asked and self._outcomes_with(place, None) != outcomes)
+
+    def outcome_if_silent(self, finding: str) -> str | None:
+        """The outcome that would follow, had the report said nothing on this finding."""
+        diagram = self._diagram
+        place = diagram.places[finding]
+        outcomes = self._outcomes
+        if place in self._asked:
+            outcomes = self._outcomes_with(place, diagram.number_of(finding, NOT_STATED))
+        return next(iter(outcomes)) if len(outcomes) == 1 else None
+
+    def _outcomes_with(self, place: int, number: int | None) -> set[str | None]:
+        """The outcomes that would be left open with something else at this place."""
+        fixed = list(self._fixed)
+        fixed[place] = number
+        return self._diagram.outcomes_of(self._diagram.reached(fixed)[0])
+
+
+class DecisionTable:
+    """Compiled rules. Build once per plan; thread-safe to use.
+
+    Attributes:
+        rules: the rules, in order.
+
+    Raises:
+        RuleError: a rule names an unknown finding, value or option, or the rules need too many states.
+    """
+
+    def __init__(
+        self, rules: Sequence[DecisionRule], domains: Sequence[Domain], options: Mapping[str, str] | None = None
+    ) -> None:
+        self._diagram = Diagram(rules, domains, options)
+        self.rules = self._diagram.rules
+
+    @property
+    def size(self) -> int:
+        """Number of inner nodes."""
+        return len(self._diagram.nodes)
+
+    @cached_property
+    def _flow(self) -> Flow:
+        return Flow(self._diagram)
+
+    @property
+    def looks_at(self) -> Collection[str]:
+        """The findings on which its decision can depend."""
+        return self._flow.slots.keys()
+
+    # ------------------------------------------------------------------ decisions
+
+    def situation(self, known: Known) -> Situation:
+        """What is known, put into the rules: for several questions about one report.
+
+        Args:
+            known: finding -> value, number, `NOT_STATED`, or None for unknown. Findings left out are unknown.
+
+        Raises:
+            RuleError: a finding or value the plan does not have.
+        """
+        return Situation(self._diagram, self._diagram.fixed(known))
+
+    def decide(self, known: Known) -> Verdict:
+        """What follows for certain, over all completions of the unknown. Takes and raises what `situation` does."""
+        return self.situation(known).verdict()
+
+    def depends_on(self, known: Known, *, rules: bool = False) -> tuple[str, ...]:
+        """Findings on which it still depends what becomes possible: no other can change that, whatever is known of it.
+
+        Args:
+            known: as in `situation`.
+            rules: ask for which rules are possible, not only which outcomes.
+
+        Returns:
+            names in the order of the rules; those of silent findings whose truth matters are among them.
+        """
+        return self.situation(known).depends_on((), (lambda end: end) if rules else None)
 
     def sufficient(self, known: Known, *, last: Sequence[str] = ()) -> tuple[str, ...]:
         """Findings that alone already force the verdict's outcome: dropping any one of them would open it.
 
         Args:
-            known: as in `decide`.
+            known: as in `situation`.
             last: findings to keep where there is a choice (those of the deciding rule, say).
 
         Returns:
             names in the order of the rules; empty when the outcome is open.
         """
-        fixed = self._fixed(known)
-        outcomes = {self._outcome_of(end) for end in self._reach(fixed)}
-        if len(outcomes) != 1:
-            return ()
-        for name in sorted(fixed, key=lambda n: (n in last, -self._order.get((n, False), -1))):
-            fewer = {other: symbol for other, symbol in fixed.items() if other != name}
-            if {self._outcome_of(end) for end in self._reach(fewer)} == outcomes:
-                fixed = fewer
-        return tuple(sorted(fixed, key=lambda n: self._order[(n, False)]))
+        return self.situation(known).sufficient(last=last)
 
     def assumptions(self, known: Known) -> tuple[str, ...]:
         """Silent findings whose reading as a value the verdict rests on: unknown, they would leave more possible."""
-        fixed = self._fixed(known)
-        outcomes = {self._outcome_of(end) for end in self._reach(fixed)}
-        material: list[str] = []
-        for name, symbol in fixed.items():
-            if symbol != NOT_STATED or self._translation.domains[name].silence.reads_as is None:
-                continue
-            fewer = {other: s for other, s in fixed.items() if other != name}
-            if {self._outcome_of(end) for end in self._reach(fewer)} != outcomes:
-                material.append(name)
-        return tuple(sorted(material, key=lambda n: self._order[(n, False)]))
+        return self.situation(known).assumptions()
 
     # ------------------------------------------------------------------- examples
 
@@ -315,8 +246,8 @@ class DecisionTable:
         Raises:
             KeyError: no such finding.
         """
-        symbols = self._translation.symbols[finding]
-        return tuple(self._translation.value_of(finding, symbol) for symbol in symbols)
+        symbols = self._diagram.translation.symbols[finding]
+        return tuple(self._diagram.translation.value_of(finding, symbol) for symbol in symbols)
 
     def examples(self, rule: str | None) -> Iterator[dict[str, str | float]]:
         """Stated findings that alone lead to this rule (None: to no rule), those with few findings first.
@@ -330,13 +261,14 @@ class DecisionTable:
         Raises:
             KeyError: no such rule.
         """
-        goal = NO_RULE if rule is None else {r.rule: _end(i) for i, r in enumerate(self.rules)}[rule]
+        goal = NO_RULE if rule is None else {r.rule: end_of(i) for i, r in enumerate(self.rules)}[rule]
         distance = self._distances(goal)
         found: list[set[tuple[str, str]]] = []
         counter = 0
         heap: list[tuple[int, int, int, dict[str, str]]] = []
-        if self._root in distance:
-            heap.append((distance[self._root], counter, self._root, {}))
+        root = self._diagram.root
+        if root in distance:
+            heap.append((distance[root], counter, root, {}))
         while heap:
             total, _, here, asked = heapq.heappop(heap)
             if any(earlier <= set(asked.items()) for earlier in found):
@@ -344,11 +276,11 @@ class DecisionTable:
             if here == goal:
                 needed = self._without_vain(asked, goal)
                 found.append(set(needed.items()))
-                yield {name: self._translation.value_of(name, symbol) for name, symbol in needed.items()}
+                yield {name: self._diagram.translation.value_of(name, symbol) for name, symbol in needed.items()}
                 continue
-            node = self._nodes[here]
+            node = self._diagram.nodes[here]
             depth = total - distance[here]
-            for symbol, child in zip(self._symbols(node.variable), node.children[:-1], strict=False):
+            for symbol, child in zip(self._diagram.symbols(node.variable), node.children[:-1], strict=False):
                 if child in distance:
                     counter += 1
                     one_more = asked | {node.variable[0]: symbol}
@@ -361,7 +293,7 @@ class DecisionTable:
     def _distances(self, goal: int) -> dict[int, int]:
         """Fewest stated answers that lead from a node to this end; nodes that do not lead there are left out."""
         distance = {goal: 0}
-        for here, node in enumerate(self._nodes):  # children come before their parents
+        for here, node in enumerate(self._diagram.nodes):  # children come before their parents
             if node.variable[1]:
                 continue
             reached = [distance[child] for child in node.children[:-1] if child in distance]
@@ -372,10 +304,15 @@ class DecisionTable:
     def _without_vain(self, asked: Mapping[str, str], goal: int) -> dict[str, str]:
         """As few of these answers as still force this end, whatever else is stated."""
         needed = dict(asked)
+        value_of = self._diagram.translation.value_of
+        fixed = self._diagram.fixed({name: value_of(name, symbol) for name, symbol in asked.items()})
         for name in reversed(tuple(asked)):
-            fewer = {other: symbol for other, symbol in needed.items() if other != name}
-            if self._reach(fewer, stated_only=True) == {goal}:
-                needed = fewer
+            place = self._diagram.places[name]
+            number, fixed[place] = fixed[place], None
+            if self._diagram.nodes_if_only({goal}, fixed, stated_only=True) is None:
+                fixed[place] = number
+            else:
+                del needed[name]
         return needed
 
     # -------------------------------------------------------------- probabilities
@@ -391,55 +328,22 @@ class DecisionTable:
             RuleError: an unknown finding or value.
             ValueError: a negative probability, or a sum that is not one.
         """
-        weights = self._all_weights(distributions)
-        flow = [0.0] * len(self._nodes)
-        ends: dict[int, float] = {}
-        if self._root < 0:
-            ends[self._root] = 1.0
-        else:
-            flow[self._root] = 1.0
-        # A node is always stored after its children, so walking backwards visits parents first.
-        for here in range(len(self._nodes) - 1, -1, -1):
-            if flow[here] == 0.0:
-                continue
-            node = self._nodes[here]
-            for child, weight in zip(node.children, weights[node.variable], strict=True):
-                if weight == 0.0:
-                    continue
-                if child < 0:
-                    ends[child] = ends.get(child, 0.0) + flow[here] * weight
-                else:
-                    flow[child] += flow[here] * weight
-        by_rule = {rule.rule: ends.get(_end(i), 0.0) for i, rule in enumerate(self.rules)}
-        by_outcome = dict.fromkeys(self._outcomes, 0.0)
-        for rule in self.rules:
-            by_outcome[rule.outcome] += by_rule[rule.rule]
-        return Probabilities(by_outcome, by_rule, ends.get(NO_RULE, 0.0))
+        return self._flow.probabilities(distributions)
 
     def probability_bounds(
-        self, distributions: Mapping[str, Distribution], unasked: Collection[str]
+        self, distributions: Mapping[str, Distribution], unasked: Collection[str], *, of: str | None = None
     ) -> dict[str, tuple[float, float]]:
         """Outcome -> between what its probability lies, whatever distributions the unasked findings have.
 
         Args:
             distributions: as in `probabilities`.
             unasked: findings without one that may still get any.
+            of: the one outcome that is asked for; all of the rules unless given.
 
         Raises:
             as `probabilities`.
         """
-        weights = self._all_weights(distributions)
-        ends = {end: [float(self._outcome_of(end) == name) for name in self._outcomes] for end in self._ends()}
-        low, high = dict(ends), dict(ends)
-        for here, node in enumerate(self._nodes):  # children come before their parents
-            lows, highs = [low[child] for child in node.children], [high[child] for child in node.children]
-            finding, behind_silence = node.variable
-            if finding in unasked and not behind_silence:
-                low[here] = [min(column) for column in zip(*lows, strict=True)]
-                high[here] = [max(column) for column in zip(*highs, strict=True)]
-            else:
-                low[here], high[here] = _mean(lows, weights[node.variable]), _mean(highs, weights[node.variable])
-        return dict(zip(self._outcomes, zip(low[self._root], high[self._root], strict=True), strict=True))
+        return self._flow.bounds(self._diagram.outcomes if of is None else (of,), distributions, unasked)
 
     def chances_to_matter(
         self, distributions: Mapping[str, Distribution], unasked: Collection[str]
@@ -449,52 +353,4 @@ class DecisionTable:
         Args:
             distributions, unasked: as in `probability_bounds`. Findings that are never looked at are left out.
         """
-        weights = self._all_weights(distributions)
-        flow = [0.0] * len(self._nodes)
-        if self._root >= 0:
-            flow[self._root] = 1.0
-        chances: dict[str, float] = {}
-        for here in range(len(self._nodes) - 1, -1, -1):  # parents come before their children
-            node = self._nodes[here]
-            finding, behind_silence = node.variable
-            is_open = finding in unasked and not behind_silence
-            if is_open and flow[here] > 0.0:
-                chances[finding] = min(1.0, chances.get(finding, 0.0) + flow[here])
-            for child, weight in zip(node.children, weights[node.variable], strict=True):
-                if child >= 0:
-                    flow[child] += flow[here] * (1.0 if is_open else weight)
-        return chances
-
-    def _ends(self) -> list[int]:
-        return [NO_RULE, *(_end(i) for i in range(len(self.rules)))]
-
-    def _all_weights(self, distributions: Mapping[str, Distribution]) -> dict[Variable, tuple[float, ...]]:
-        """Variable -> weight of each of its symbols: from the distributions, else from the priors."""
-        given = {(finding, False): self._weights(finding, one) for finding, one in distributions.items()}
-        asked = dict.fromkeys(node.variable for node in self._nodes)
-        return {variable: self._prior(variable) for variable in asked if variable not in given} | given
-
-    def _weights(self, finding: str, distribution: Distribution) -> tuple[float, ...]:
-        total = sum(distribution.values())
-        if abs(total - 1.0) > 1e-6 or min(distribution.values(), default=0.0) < 0.0:
-            raise ValueError(f"probabilities of finding {finding!r} must be non-negative and sum to 1, not {total!r}")
-        by_symbol: dict[str, float] = {}
-        for value, probability in distribution.items():
-            symbol = self._translation.symbol_of(finding, value)
-            by_symbol[symbol] = by_symbol.get(symbol, 0.0) + probability / total
-        return tuple(by_symbol.get(symbol, 0.0) for symbol in self._symbols((finding, False)))
-
-    def _prior(self, variable: Variable) -> tuple[float, ...]:
-        domain = self._translation.domains[variable[0]]
-        stated = self._translation.symbols[variable[0]]
-        raw = [(domain.prior or {}).get(symbol, 0.0) if domain.prior else 1.0 for symbol in stated]
-        total = sum(raw)
-        weights = tuple(weight / total for weight in raw)
-        return weights if variable[1] else (*weights, 0.0)
-
-
-def _mean(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
-    """The weighted sum of the rows, column by column."""
-    return [
-        sum(weight * one for weight, one in zip(weights, column, strict=True)) for column in zip(*rows, strict=True)
-    ]
+        return self._flow.chances_to_matter(distributions, unasked)

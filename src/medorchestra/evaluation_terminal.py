@@ -14,6 +14,9 @@ from medorchestra.local.evaluation.predictions import Prediction
 from medorchestra.local.evaluation.requalifying import Requalification
 from medorchestra.plan_terminal import Told
 
+MOST_COMPARISONS = 10
+"""With more of them, those of the judged run alone are shown."""
+
 MOST_COSTLY = 5
 """Findings that are named as costing most decisions."""
 
@@ -51,7 +54,7 @@ def evaluation_lines(evaluation: Evaluation) -> list[str]:
     for run in evaluation.runs:
         lines.append(_run_line(run))
     lines += [f"reader {one.name}: right {share_text(one.outcome.accuracy)}" for one in evaluation.readers]
-    lines += [_comparison_line(one) for one in evaluation.comparisons]
+    lines += _comparison_lines(evaluation)
     if evaluation.runs and evaluation.judged.anatomy is not None:
         lines += _anatomy_lines(evaluation.judged.name, evaluation.judged.anatomy)
     return lines
@@ -93,6 +96,16 @@ def _run_line(run: RunScores) -> str:
     if run.failed:
         line += f"; {run.failed} without an outcome"
     return line
+
+
+def _comparison_lines(evaluation: Evaluation) -> Iterable[str]:
+    """All of them where they are few, else those of the judged run."""
+    shown = evaluation.comparisons
+    if len(shown) > MOST_COMPARISONS:
+        shown = tuple(one for one in shown if evaluation.judged.name in (one.before, one.after))
+    yield from map(_comparison_line, shown)
+    if more := len(evaluation.comparisons) - len(shown):
+        yield f"{more} comparisons of other runs: in report.html and evaluation.json"
 
 
 def _comparison_line(one: Comparison) -> str:

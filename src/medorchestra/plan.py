@@ -156,7 +156,7 @@ class Plan(PlanPiece):
             raise ValueError(f"no subtask reads these findings of the rules: {', '.join(sorted(unread))}")
 
     def _check_flags(self) -> None:
-        as_rules = [DecisionRule(f"flag {flag.id}", "flag", self.expanded(flag.when)) for flag in self.flags]
+        as_rules = [DecisionRule(f"flag {flag.id}", "flag", when) for flag, when in self.expanded_flags]
         as_rules += [
             DecisionRule(f"undecidable {i}", "none", self.expanded(one.when)) for i, one in enumerate(self.undecidable)
         ]
@@ -181,6 +181,11 @@ class Plan(PlanPiece):
     def expanded(self, condition: Condition) -> Condition:
         """The condition over findings alone, whatever parts it asks."""
         return expand_parts(condition, self._part_rules)
+
+    @cached_property
+    def expanded_flags(self) -> tuple[tuple[Flag, Condition], ...]:
+        """Each flag with its condition over findings alone."""
+        return tuple((flag, self.expanded(flag.when)) for flag in self.flags)
 
     @property
     def option_settings(self) -> dict[str, str]:
@@ -262,11 +267,34 @@ class Plan(PlanPiece):
 
     def finding(self, name: str) -> Finding:
         """The finding of this name (KeyError if there is none)."""
-        return {finding.name: finding for finding in self.findings}[name]
+        return self._findings_by_name[name]
+
+    @cached_property
+    def _findings_by_name(self) -> dict[str, Finding]:
+        return {finding.name: finding for finding in self.findings}
 
     def rule(self, rule_id: str) -> Rule:
         """The rule of this id, of a part or of the final decision (KeyError if there is none)."""
-        return {rule.id: rule for rule in self.all_rules}[rule_id]
+        return self._rules_by_id[rule_id]
+
+    @cached_property
+    def _rules_by_id(self) -> dict[str, Rule]:
+        return {rule.id: rule for rule in self.all_rules}
+
+    @cached_property
+    def findings_of_rules(self) -> dict[str, tuple[str, ...]]:
+        """Rule -> the findings that it looks at, by way of parts too."""
+        return {rule.id: findings_in(self.expanded(rule.when)) for rule in self.all_rules}
+
+    @cached_property
+    def findings_asked(self) -> frozenset[str]:
+        """The findings that a subtask reads."""
+        return frozenset(subtask.finding for subtask in self.subtasks if subtask.finding)
+
+    @cached_property
+    def answer_kinds(self) -> dict[str, str]:
+        """Subtask -> its type of answer."""
+        return {subtask.id: subtask.answer for subtask in self.subtasks}
 
     def head(self) -> str:
         """The rendered text before the report."""

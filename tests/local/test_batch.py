@@ -187,7 +187,11 @@ def test_run_json_says_what_was_run_on_what_and_what_came_of_it(tmp_path):
     assert run["counts"]["answers_from_ledger"] == 0
     assert run["counts"]["tokens_computed"] > 0
     assert run["times"]["started"].endswith("+00:00")
-    assert run["times"]["seconds"] > 0
+    times = run["times"]
+    assert 0 < times["seconds_in_model"] < times["seconds"]
+    assert times["share_in_model"] == pytest.approx(times["seconds_in_model"] / times["seconds"], abs=0.1)
+    assert times["reports_per_minute"] == pytest.approx(60 * 13 / times["seconds"], rel=0.1)
+    assert times["tokens_per_second"] > 0
     assert set(run["versions"]) >= {"python", "pyarrow", "pydantic", "llama-cpp-python"}
 
 

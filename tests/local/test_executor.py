@@ -14,6 +14,7 @@ from medorchestra.local.aggregator import decide
 from medorchestra.local.answers import AnswerStatus
 from medorchestra.local.engine.scripted import ScriptedEngine
 from medorchestra.local.executor import Executor
+from medorchestra.local.open_report import MOST_REPEATS
 from medorchestra.local.records import Report
 
 REPORT = small_reports(1)[0]
@@ -274,17 +275,82 @@ def test_answers_come_in_the_order_in_which_they_were_wanted(order, many):
 
 
 @pytest.mark.parametrize(
-    "error", [ModelError("no fork"), ContextTooSmallError(9, 8), ValueError("?"), RuntimeError(REPORT.text)]
+    ("error", "times_read"),
+    [
+        (ModelError("no fork"), 2),
+        (ContextTooSmallError(9, 8), 1),  # refused before anything was computed: the reading is as it was
+        (ValueError("?"), 1),
+        (RuntimeError(REPORT.text), 2),
+    ],
 )
-def test_where_questions_cannot_be_asked_together_each_is_asked_alone_and_nothing_is_lost(error):
+def test_where_questions_cannot_be_asked_together_each_is_asked_alone_and_nothing_is_lost(error, times_read):
     engine = TogetherEngine(reading_and_writing, refuses=error)
     answers, reading = read(plan=with_written(1), engine=engine)
     assert len(engine.together) == 1
     assert sorted(engine.questions) == sorted(with_written(1).question(one) for one in with_written(1).subtasks)
     usual, as_usual = read(plan=with_written(1), engine=TogetherEngine(reading_and_writing))
     assert outcome_of(answers) == outcome_of(usual)
-    assert reading.tokens == as_usual.tokens
+    again = (times_read - 1) * engine.count_tokens(REPORT.text)  # the head is not computed again
+    assert reading.tokens == as_usual.tokens + again
     assert [answer.subtask for answer in reading.answers] == [answer.subtask for answer in as_usual.answers]
+
+
+class SpoilingEngine(WatchedEngine):
+    """A session that has failed once answers nothing any more, as a broken memory of the report would."""
+
+    def __init__(self, reply, *, bad=None, fails_together=False):
+        self.opened = 0
+        self._bad, self._fails_together = bad, fails_together
+        super().__init__(reply)
+
+    @contextmanager
+    def open(self, conversation):
+        self.opened += 1
+        with super().open(conversation) as session:
+            choose, spoilt = session.choose, False
+
+            def fail():
+                nonlocal spoilt
+                spoilt = True
+                raise RuntimeError("decode")
+
+            def chosen(question, candidates):
+                if spoilt or (self._bad is not None and self._bad in question):
+                    fail()
+                return choose(question, candidates)
+
+            def together(choices):
+                if self._fails_together:
+                    fail()
+                return tuple(chosen(one.question, one.candidates) for one in choices)
+
+            session.choose, session.choose_all = chosen, together
+            yield session
+
+
+@pytest.mark.parametrize(("bad", "times_opened"), [(None, 2), ("SMA", 3), ("liver", 3), ("large", 2)])
+def test_a_reading_that_a_failure_spoilt_is_done_again_so_that_only_the_bad_question_fails(bad, times_opened):
+    engine = SpoilingEngine(scripted_reading, bad=bad, fails_together=True)
+    answers, _ = read(engine=engine)
+    usual, _ = read(engine=WatchedEngine(scripted_reading))
+    failed = {name for name, answer in answers.items() if answer.status is AnswerStatus.FAILED}
+    assert len(failed) == (bad is not None)
+    assert {name: answer.value for name, answer in answers.items() if name not in failed} == {
+        name: answer.value for name, answer in usual.items() if name not in failed
+    }
+    assert engine.opened == times_opened
+
+
+def test_an_engine_that_breaks_at_every_question_is_not_opened_for_ever():
+    engine = SpoilingEngine(scripted_reading, bad="", fails_together=True)
+    answers, _ = read(engine=engine)
+    assert {answer.status for answer in answers.values()} == {AnswerStatus.FAILED}
+    assert engine.opened <= 1 + MOST_REPEATS
+
+
+def test_the_time_in_the_model_is_part_of_the_time_of_a_reading():
+    _, reading = read(engine=WatchedEngine(scripted_reading))
+    assert 0 < reading.seconds_in_model < reading.seconds
 
 
 @pytest.mark.parametrize("bad", ["SMA", "liver", "large"])

@@ -57,6 +57,15 @@ def test_a_long_run_says_from_time_to_time_how_far_it_is(monkeypatch):
     assert int(lines[0].split("about ")[1].split(" s")[0]) > 0
 
 
+def test_the_progress_says_what_share_of_the_time_the_model_took(monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: float(next(clock)))
+    line = run(staged=[replace(STAGED[0], seconds_in_model=1.0)])
+    assert line.startswith("staged 1/1 reports, 60.0 reports/min, ")
+    assert "100% in the model" in line
+    assert "in the model" not in run(staged=[replace(STAGED[0], seconds_in_model=0.0)])
+
+
 def test_in_a_terminal_a_bar_counts_and_is_gone_at_the_end():
     shown_there = run(is_terminal=True)
     assert "staging" in shown_there

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from medorchestra.decision_diagram import Distribution
+from medorchestra.decision_diagram import Situation
+from medorchestra.diagram_flow import Distribution
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.plan import Calibration, Citation, Plan
-from medorchestra.rules import NOT_STATED, Verdict, evaluate, findings_in
+from medorchestra.rules import NOT_STATED, Verdict, evaluate
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +125,25 @@ def decide(
     by_finding = _by_finding(plan, answers)
     table = plan.decision_table
     known = {name: known_value(answer) for name, answer in by_finding.items()}
-    verdict = table.decide(known)
+    situation = table.situation(known)
+    verdict = situation.verdict()
     distributions = distributions_of(plan, by_finding)
     chances = table.probabilities(distributions)
     probabilities = {outcome.name: chances.outcomes.get(outcome.name, 0.0) for outcome in plan.outcomes}
     unscored = [answer.subtask for answer in by_finding.values() if is_unscored(plan, answer)]
     best = _best_outcome(verdict, probabilities, unscored=bool(unscored))
-    within_rule = _findings_of_rule(plan, verdict.rule)
-    assumed = {name: plan.finding(name).not_stated.reads_as or "" for name in table.assumptions(known)}
-    rests_on = table.sufficient(known, last=within_rule)
+    assumed = {name: plan.finding(name).not_stated.reads_as or "" for name in situation.assumptions()}
+    rests_on = situation.sufficient(last=plan.findings_of_rules[verdict.rule] if verdict.rule else ())
     flags = tuple(raised_flags(plan, known))
     skipped = tuple(name for name, answer in by_finding.items() if answer.status is AnswerStatus.SKIPPED)
-    between = table.probability_bounds(distributions, skipped).get(best, (0.0, 0.0)) if skipped else None
+    between = table.probability_bounds(distributions, skipped, of=best)[best] if skipped else None
     review_below = plan.profile.review_below if calibration is None else calibration.review_below
     reasons = [
         *_about_verdict(verdict, best, probabilities[best], review_below),
         *(f"flag {flag.id}: {flag.message}" for flag in flags),
         *_about_assumptions(plan, assumed),
         *([f"chosen without probabilities, which leave them out: {', '.join(unscored)}"] if unscored else []),
-        *_about_answers(
-            plan, list(by_finding.values()), [name for name in rests_on if not _is_moot(plan, known, name)]
-        ),
+        *_about_answers(plan, list(by_finding.values()), situation, rests_on),
         *(f"scope: {problem}" for problem in scope_problems),
         *doubts,
     ]
@@ -180,7 +179,8 @@ def _decide_parts(
     for part in plan.parts:
         table = plan.part_tables[part.name]
         verdict = table.decide(known)
-        chances = table.probabilities(distributions).outcomes
+        looked_at = {name: distributions[name] for name in table.looks_at if name in distributions}
+        chances = table.probabilities(looked_at).outcomes
         of_part = {outcome.name: chances.get(outcome.name, 0.0) for outcome in part.outcomes}
         best = _best_outcome(verdict, of_part, unscored=unscored)
         decided[part.name] = PartDecision(
@@ -209,9 +209,9 @@ def _by_finding(plan: Plan, answers: Sequence[Answer]) -> dict[str, Answer]:
         if answer.finding in by_finding:
             raise ValueError(f"two answers read finding {answer.finding!r}")
         by_finding[answer.finding] = answer
-    asked = {subtask.finding for subtask in plan.subtasks if subtask.finding}
-    if asked - set(by_finding):
-        raise ValueError(f"no answer for: {', '.join(sorted(asked - set(by_finding)))}")
+    unanswered = plan.findings_asked - by_finding.keys()
+    if unanswered:
+        raise ValueError(f"no answer for: {', '.join(sorted(unanswered))}")
     return by_finding
 
 
@@ -246,8 +246,9 @@ def distributions_of(plan: Plan, by_finding: Mapping[str, Answer]) -> dict[str, 
 
 def is_unscored(plan: Plan, answer: Answer) -> bool:
     """Whether a value was chosen without a probability (see `Scored.scored`)."""
-    kind = next((subtask.answer for subtask in plan.subtasks if subtask.id == answer.subtask), None)
-    return kind in ("choice", "number") and known_value(answer) is not None and not answer.probabilities
+    if answer.probabilities or known_value(answer) is None:
+        return False
+    return plan.answer_kinds.get(answer.subtask) in ("choice", "number")
 
 
 def _best_outcome(verdict: Verdict, chances: Mapping[str, float], *, unscored: bool) -> str:
@@ -257,17 +258,13 @@ def _best_outcome(verdict: Verdict, chances: Mapping[str, float], *, unscored: b
     return max(chances, key=chances.__getitem__)
 
 
-def _findings_of_rule(plan: Plan, rule_id: str | None) -> tuple[str, ...]:
-    return findings_in(plan.expanded(plan.rule(rule_id).when)) if rule_id else ()
-
-
 def raised_flags(plan: Plan, known: Mapping[str, str | float | None]) -> list[RaisedFlag]:
     """The flags that hold for certain."""
     options = plan.option_settings
     return [
         RaisedFlag(flag.id, flag.kind, flag.message)
-        for flag in plan.flags
-        if evaluate(plan.expanded(flag.when), known, options) is True
+        for flag, when in plan.expanded_flags
+        if evaluate(when, known, options) is True
     ]
 
 
@@ -292,18 +289,15 @@ def _about_assumptions(plan: Plan, assumed: Mapping[str, str]) -> list[str]:
     )
 
 
-def _is_moot(plan: Plan, known: Mapping[str, str | float | None], name: str) -> bool:
+def _is_moot(plan: Plan, situation: Situation, name: str) -> bool:
     """Whether the plan would decide the same, and no less surely, had the report said nothing on this finding.
 
     That no sentence was found for such an answer is no reason to look: it says what silence would be read as.
     """
-    if plan.finding(name).not_stated.review:
-        return False
-    table = plan.decision_table
-    return table.decide({**known, name: NOT_STATED}).outcome == table.decide(known).outcome
+    return not plan.finding(name).not_stated.review and situation.outcome_if_silent(name) == situation.outcome
 
 
-def _about_answers(plan: Plan, answers: Sequence[Answer], needing_quotes: Sequence[str]) -> list[str]:
+def _about_answers(plan: Plan, answers: Sequence[Answer], situation: Situation, rests_on: Sequence[str]) -> list[str]:
     reasons: list[str] = []
     failed = [f"{answer.subtask} ({answer.status.value})" for answer in answers if answer.status.is_failure]
     if failed:
@@ -311,7 +305,11 @@ def _about_answers(plan: Plan, answers: Sequence[Answer], needing_quotes: Sequen
     unquoted = [
         answer.subtask
         for answer in answers
-        if answer.finding in needing_quotes and answer.status is AnswerStatus.OK and not answer.quotes
+        if answer.status is AnswerStatus.OK
+        and not answer.quotes
+        and answer.finding is not None
+        and answer.finding in rests_on
+        and not _is_moot(plan, situation, answer.finding)
     ]
     if unquoted:
         reasons.append(f"no supporting sentence found for: {', '.join(unquoted)}")

@@ -34,7 +34,10 @@ class AnswerStatus(StrEnum):
     @property
     def is_failure(self) -> bool:
         """True where no reading happened: the finding is then unknown, never read as silence."""
-        return self in (AnswerStatus.UNPARSABLE, AnswerStatus.TOO_LONG, AnswerStatus.FAILED)
+        return self in _FAILURES
+
+
+_FAILURES = (AnswerStatus.UNPARSABLE, AnswerStatus.TOO_LONG, AnswerStatus.FAILED)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -130,12 +133,15 @@ class Answer:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Answer:
         """The answer that `to_json` wrote."""
-        fields = dict(stored)
-        value = fields["value"]
-        fields["value"] = tuple(value) if isinstance(value, list) else value
-        fields["status"] = AnswerStatus(fields["status"])
-        fields["quotes"] = tuple(Quote(**quote) for quote in fields["quotes"])
-        return cls(**fields)
+        value, quotes = stored["value"], stored["quotes"]
+        return cls(
+            **{
+                **stored,
+                "value": tuple(value) if isinstance(value, list) else value,
+                "status": AnswerStatus(stored["status"]),
+                "quotes": tuple([Quote(**quote) for quote in quotes]) if quotes else (),
+            }
+        )
 
     def __repr__(self) -> str:
         return (

@@ -150,8 +150,8 @@ def stage_to_files(  # noqa: PLR0913 - as `stage`
                     writer.add(staged)
                     counts.add(ReportCounts.of(staged))
             seconds = time.perf_counter() - started
-            facts = {"started": started_at.isoformat(timespec="seconds"), "seconds": round(seconds, 3)}
-            run = run_facts(stager, input_facts(batch)) | {"times": facts} | counts.facts()
+            times = counts.times(started_at, seconds)
+            run = run_facts(stager, input_facts(batch)) | {"times": times} | counts.facts()
             write_run(folder, run)
     return summary_of(counts, run)
 

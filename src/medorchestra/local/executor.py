@@ -1,8 +1,8 @@
 """Runs the subtasks of a plan on one report with one engine, and gives every subtask an answer.
 
 The report is read once; every question branches off it. Closed values and measurements are scored, never written
-freely. Whatever goes wrong with one subtask becomes the status of its answer; the others go on. Knows nothing of
-batches, files or decisions.
+freely. Whatever goes wrong with one subtask becomes the status of its answer; the others go on, and are read again
+where it spoilt the reading (`open_report`). Knows nothing of batches, files or decisions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -18,8 +18,9 @@ from typing import TypeAlias
 from medorchestra.errors import ContextTooSmallError
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.asking import Inquiry
-from medorchestra.local.engine.protocol import Conversation, Engine, Session
+from medorchestra.local.engine.protocol import Conversation, Engine
 from medorchestra.local.excerpts import Excerpt, FocusedReading, whole_report
+from medorchestra.local.open_report import OpenReport
 from medorchestra.local.records import Report
 from medorchestra.plan import Finding, Plan, Subtask, content_digest
 from medorchestra.rules import NOT_STATED
@@ -44,13 +45,31 @@ class Reading:
 
     Attributes:
         answers: in the order of the subtasks asked.
-        tokens: tokens computed, shared prefix included.
+        tokens: tokens computed, shared prefix included as often as it was read; without those of a computation that
+            failed: an engine does not tell them.
         seconds: wall time.
+        seconds_in_model: of these, inside the engine: reading the report and answering, without the choice of what is
+            read and the search for evidence.
     """
 
     answers: tuple[Answer, ...]
     tokens: int
     seconds: float
+    seconds_in_model: float
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A reading under way: the report, the answers so far by subtask, and what its prefixes and the engine took."""
+
+    focus: FocusedReading
+    answers: dict[str, Answer] = field(default_factory=dict)
+    prefix_tokens: int = 0
+    seconds_in_model: float = 0.0
+
+    def fail(self, subtask: Subtask, error: Exception) -> None:
+        """An answer without a reading, where there is none yet."""
+        self.answers.setdefault(subtask.id, _failure(subtask, error, len(self.focus.text)))
 
 
 def describe_error(error: BaseException) -> str:
@@ -93,21 +112,21 @@ class Executor:
         """
         asked = self.plan.subtasks if subtasks is None else tuple(subtasks)
         started = time.perf_counter()
-        focus = self.focus(report.text)
-        answers: dict[str, Answer] = {}
-        tokens = 0
+        so_far = _Reading(self.focus(report.text))
+        answers = so_far.answers
         try:
-            readings = self.readings(focus, asked, answers)
+            readings = self.readings(so_far.focus, asked, answers)
         except Exception as error:  # noqa: BLE001 - text that the engine cannot take, such as half a character
             readings = []
             answers |= {subtask.id: _failure(subtask, error, len(report.text)) for subtask in asked}
         if next_round is not None and len(readings) != 1:
-            tokens += self._ask_in_rounds(focus, readings, answers, next_round)
+            self._ask_in_rounds(so_far, readings, next_round)
         else:
             for excerpt, group in readings:
-                tokens += self._ask_group(focus, excerpt, group, answers, next_round)
+                self._ask_group(so_far, excerpt, group, next_round)
         ordered = tuple(answers[subtask.id] for subtask in asked if subtask.id in answers)
-        return Reading(ordered, tokens + sum(a.tokens for a in ordered), time.perf_counter() - started)
+        tokens = so_far.prefix_tokens + sum(answer.tokens for answer in ordered)
+        return Reading(ordered, tokens, time.perf_counter() - started, so_far.seconds_in_model)
 
     # --------------------------------------------------------- what is read
 
@@ -164,60 +183,56 @@ class Executor:
     # ---------------------------------------------------------------- asking
 
     def _ask_in_rounds(
-        self,
-        focus: FocusedReading,
-        readings: Sequence[tuple[Excerpt, list[Subtask]]],
-        answers: dict[str, Answer],
-        next_round: NextRound,
-    ) -> int:
+        self, so_far: _Reading, readings: Sequence[tuple[Excerpt, list[Subtask]]], next_round: NextRound
+    ) -> None:
         """Several excerpts in rounds: an engine holds one at a time, so each is read once for every round it is in."""
-        tokens = 0
-        while now := next_round(answers):
+        while now := next_round(so_far.answers):
             for excerpt, group in readings:
                 asked = [subtask for subtask in group if subtask.id in now]
                 if asked:
-                    tokens += self._ask_group(focus, excerpt, asked, answers)
-        return tokens
+                    self._ask_group(so_far, excerpt, asked)
 
     def _ask_group(
-        self,
-        focus: FocusedReading,
-        excerpt: Excerpt,
-        group: Sequence[Subtask],
-        answers: dict[str, Answer],
-        next_round: NextRound | None = None,
-    ) -> int:
-        """Read an excerpt once and ask its subtasks; returns the tokens of the shared prefix."""
-        conversation = Conversation(self._head, excerpt.text)
+        self, so_far: _Reading, excerpt: Excerpt, group: Sequence[Subtask], next_round: NextRound | None = None
+    ) -> None:
+        """Read an excerpt once and ask its subtasks."""
+        opened = OpenReport(self.engine, Conversation(self._head, excerpt.text))
         try:
-            batches = _batches(group, answers, next_round)
+            batches = _batches(group, so_far.answers, next_round)
             first = next(batches, None)
             if first is None:
-                return 0
-            with self.engine.open(conversation) as session:
+                return
+            with opened:
                 for batch in chain([first], batches):
-                    inquiries = [self._inquiry(session, focus, excerpt, subtask) for subtask in batch]
-                    answers |= self._ask_together(session, inquiries)
-                    for inquiry in inquiries:
-                        if inquiry.subtask.id not in answers:
-                            answers[inquiry.subtask.id] = self._ask(inquiry)
-                return session.prefix_tokens
+                    self._ask_batch(opened, so_far, excerpt, batch)
         except Exception as error:  # noqa: BLE001 - whatever an engine raises becomes a status; the batch goes on
             for subtask in group:
-                answers.setdefault(subtask.id, _failure(subtask, error, len(focus.text)))
-            return 0
+                so_far.fail(subtask, error)
+        finally:
+            so_far.prefix_tokens += opened.prefix_tokens
+            so_far.seconds_in_model += opened.seconds
 
-    def _inquiry(self, session: Session, focus: FocusedReading, excerpt: Excerpt, subtask: Subtask) -> Inquiry:
+    def _ask_batch(self, opened: OpenReport, so_far: _Reading, excerpt: Excerpt, batch: Sequence[Subtask]) -> None:
+        """Ask subtasks of an open report: together what can be, the others one by one."""
+        inquiries = [self._inquiry(opened, so_far.focus, excerpt, subtask) for subtask in batch]
+        opened.mend()
+        so_far.answers |= self._ask_together(opened, inquiries)
+        for inquiry in inquiries:
+            if inquiry.subtask.id not in so_far.answers:
+                opened.mend()
+                so_far.answers[inquiry.subtask.id] = self._ask(inquiry)
+
+    def _inquiry(self, opened: OpenReport, focus: FocusedReading, excerpt: Excerpt, subtask: Subtask) -> Inquiry:
         finding = self._findings[subtask.finding] if subtask.finding else None
-        return Inquiry(session, focus, excerpt, subtask, finding, self._questions[subtask.id])
+        return Inquiry(opened, focus, excerpt, subtask, finding, self._questions[subtask.id])
 
-    def _ask_together(self, session: Session, inquiries: Sequence[Inquiry]) -> dict[str, Answer]:
+    def _ask_together(self, opened: OpenReport, inquiries: Sequence[Inquiry]) -> dict[str, Answer]:
         """The answers that are chosen, computed together; none where one of them goes wrong: each is asked alone then,
         so that only the one fails."""
         started = time.perf_counter()
         try:
             asked = [(inquiry, choice) for inquiry in inquiries if (choice := inquiry.choice()) is not None]
-            scores = session.choose_all([choice for _, choice in asked])
+            scores = opened.choose_all([choice for _, choice in asked])
             found = {
                 inquiry.subtask.id: inquiry.answer_to(scored)
                 for (inquiry, _), scored in zip(asked, scores, strict=True)

@@ -149,10 +149,7 @@ class RayRun:
                         if progress is not None:
                             progress(table.num_rows, sum(table.column(f"{COUNTS}tokens").to_pylist()))
                 gather(folder / "ledger.sqlite")
-        times = {
-            "started": started_at.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 3),
-        }
+        times = counts.times(started_at, time.perf_counter() - started, engines=None)
         run = facts | {"input": dict(self.source) | {"reports": counts.reports}, "times": times} | counts.facts()
         write_run(folder, run)
         return summary_of(counts, run)

@@ -140,6 +140,8 @@ def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
 
 def cell_text(value: object) -> str | None:
     """A value as text, for CSV and for text columns: nested values as JSON, None for what is missing."""
+    if isinstance(value, str) and value.isascii():
+        return str(value)
     plain = json_ready(value)
     if plain is None:
         return None

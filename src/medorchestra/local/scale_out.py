@@ -4,14 +4,15 @@ A `StagingJob` says everything a worker has to know and can be sent to it (pickl
 makes has the columns of results.parquet, and with the traces and counts beside them, where asked for, all that the
 result files need. `ray_staging` runs it on Ray Data; for Spark, `stage_frames` is a function for `mapInPandas`:
 
-    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+    from functools import partial
+    from pyspark.sql.pandas.types import from_arrow_schema
     import medorchestra as mo
     from medorchestra.local.scale_out import EngineChoice, StagingJob, stage_frames
 
     plan = mo.read_plan("pancreatic_cancer")
     job = StagingJob(plan, EngineChoice(threads=1), ledger="/shared/run/ledger.sqlite")
-    schema = from_arrow_schema(job.schema(to_arrow_schema(reports.schema)))
-    staged = reports.mapInPandas(lambda frames: stage_frames(frames, job), schema)
+    schema = from_arrow_schema(job.schema(reports.limit(0).toArrow().schema), prefer_timestamp_ntz=True)
+    staged = reports.mapInPandas(partial(stage_frames, job=job), schema)
     staged.write.parquet("/shared/run/results")
 
 Knows no scheduler, writes no result file. Errors name columns, rows and counts, never report text.
@@ -19,16 +20,18 @@ Knows no scheduler, writes no result file. Errors name columns, rows and counts,
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from medorchestra.errors import ModelError, SourceError
+from medorchestra.errors import MedorchestraError, ModelError, SourceError
 from medorchestra.local.adapters import chosen_adapter
 from medorchestra.local.batch import no_adapter
 from medorchestra.local.connectors.batches import batch_of
@@ -37,6 +40,7 @@ from medorchestra.local.connectors.rows import reports_in
 from medorchestra.local.connectors.tables import table_rows
 from medorchestra.local.engine.protocol import Engine, ModelIdentity
 from medorchestra.local.engine.server_address import is_server_url
+from medorchestra.local.executor import describe_error
 from medorchestra.local.records import Report
 from medorchestra.local.result_table import arrow_rows, cell_text, result_row, table_row, typed_result_schema
 from medorchestra.local.results_files import trace_line
@@ -56,6 +60,12 @@ COUNTS = "counts."
 
 IN_A_BATCH = "a batch of reports"
 """What messages call rows that a scheduler hands over: which of them they are, only it knows."""
+
+_ROUNDED_FROM = float(2**53)
+"""From here on a float does not hold every whole number."""
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 EngineMaker: TypeAlias = Callable[[Plan], Engine]
 """Opens an engine on a worker. Must survive pickle: a function of a module, or an `EngineChoice`."""
@@ -227,10 +237,10 @@ class RowStager:
         return {f"{TRACE}line": cell_text(trace_line(staged, self.stager.digests))} | numbers
 
     def frame(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """As `table`, for pandas.
+        """As `table`, for pandas; whole numbers with gaps come out as objects, so that none is rounded.
 
         Raises:
-            SourceError: as `table`; or a column has values of several types.
+            SourceError: as `table`; or a column has values of several types, or was rounded on its way here.
         """
         try:
             batch = pa.Table.from_pandas(frame, preserve_index=False)
@@ -238,7 +248,8 @@ class RowStager:
             batch = None  # raised below: Arrow's messages may hold values
         if batch is None:
             raise SourceError(f"{IN_A_BATCH}: a column holds values of several types; give it one, text if need be")
-        return self.table(batch).to_pandas()
+        _require_unrounded(batch)
+        return self.table(batch).to_pandas(integer_object_nulls=True)
 
     def close(self) -> None:
         """Close engine and ledger. Idempotent."""
@@ -271,6 +282,25 @@ def _kept(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         f"{IN_A_BATCH}: carried column {field.name!r} is {column.type} here and {field.type} elsewhere; "
         "give it one type in the source"
     )
+
+
+def _require_unrounded(batch: pa.Table) -> None:
+    """Refuse whole numbers that a data frame had to hold as floats, for gaps between them, and so has rounded.
+
+    A record's number that is another record's number is worse than a run that stops.
+    """
+    for name in batch.column_names:
+        column = batch.column(name)
+        if not pa.types.is_float64(column.type) or not column.null_count:
+            continue
+        largest = pc.max(pc.abs(column)).as_py()
+        if largest is None or not _ROUNDED_FROM <= largest < math.inf:
+            continue
+        if pc.all(pc.equal(pc.trunc(column), column)).as_py():
+            raise SourceError(
+                f"{IN_A_BATCH}: column {name!r} holds whole numbers of 2^53 and more beside missing values, which "
+                "pandas rounds as floats; make it text, or let the frame hold it as Int64"
+            )
 
 
 def require_same_model(found: ModelIdentity, wanted: ModelIdentity) -> None:
@@ -314,11 +344,28 @@ def stage_frames(frames: Iterable[pd.DataFrame], job: StagingJob) -> Iterator[pd
 
     Raises:
         as `stage_rows`.
+        MedorchestraError: what nobody foresaw, by kind and place.
     """
+    worker = _without_report_text(_worker_for, job)
+    for frame in frames:
+        yield _without_report_text(worker.frame, frame)
+
+
+def _worker_for(job: StagingJob) -> RowStager:
+    """The worker of this process, opened where there is none for this job."""
     while _OPEN and _OPEN[0].job != job:
         _OPEN.pop().close()
     if not _OPEN:
         _OPEN.append(RowStager(job))
-    worker = _OPEN[0]
-    for frame in frames:
-        yield worker.frame(frame)
+    return _OPEN[0]
+
+
+def _without_report_text(step: Callable[[_Given], _Made], given: _Given) -> _Made:
+    """A step whose errors may be seen: Spark puts messages, with all that led to them, into its logs."""
+    try:
+        return step(given)
+    except MedorchestraError as error:
+        raise error from None
+    except Exception as error:  # noqa: BLE001 - raised below, without its message
+        place = describe_error(error)
+    raise MedorchestraError(f"a worker failed: {place} (message withheld: it could hold report text)")

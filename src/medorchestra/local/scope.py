@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from medorchestra.local.sentences import has_term
+from medorchestra.local.sentences import has_any_term, has_term
 from medorchestra.plan import Scope
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ def scope_problems(text: str, scope: Scope) -> tuple[str, ...]:
     if language != scope.language and probability >= SURE_OF_ANOTHER_LANGUAGE:
         problems.append(f"language looks like {language!r}, the plan is for {scope.language!r}")
     for group in scope.requires:
-        if not any(has_term(text, term) for term in group.terms):
+        if not has_any_term(text, group.terms):
             problems.append(f"no word for {group.name} found")
-    absent = [phrase for phrase in scope.excludes if has_term(text, phrase)]
-    if absent:
-        problems.append(f"says {absent[0]!r}")
-    competing = [term for term in scope.competing if has_term(text, term)]
-    if competing:
+    if has_any_term(text, scope.excludes):
+        absent = next(phrase for phrase in scope.excludes if has_term(text, phrase))
+        problems.append(f"says {absent!r}")
+    if has_any_term(text, scope.competing):
+        competing = [term for term in scope.competing if has_term(text, term)]
         problems.append(f"may be about something else: names {', '.join(map(repr, competing[:3]))}")
     return tuple(problems)

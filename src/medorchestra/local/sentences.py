@@ -107,16 +107,26 @@ def _trimmed(text: str, sentence: Sentence) -> Sentence:
 
 
 @lru_cache(maxsize=4096)
-def _pattern(term: str) -> re.Pattern[str]:
-    """A term as a whole word, case-insensitive; a trailing * lets the word go on; spaces match any white space."""
+def _pattern(*terms: str) -> re.Pattern[str]:
+    """Any of these terms as whole words, case-insensitive; a trailing * lets the word go on; spaces match any white
+    space."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(_words, terms))})", re.IGNORECASE)
+
+
+def _words(term: str) -> str:
     body, tail = (term[:-1], "") if term.endswith("*") else (term, r"(?!\w)")
-    words = r"\s+".join(re.escape(word) for word in body.split())
-    return re.compile(rf"(?<!\w){words}{tail}", re.IGNORECASE)
+    return r"\s+".join(re.escape(word) for word in body.split()) + tail
 
 
 def has_term(text: str, term: str, start: int = 0, end: int | None = None) -> bool:
     """Whether the term occurs in `text[start:end]`."""
     return _pattern(term).search(text, start, len(text) if end is None else end) is not None
+
+
+def has_any_term(text: str, terms: Iterable[str]) -> bool:
+    """Whether one of the terms occurs. One pass over the text, where one term after the other would need as many."""
+    wanted = tuple(terms)
+    return bool(wanted) and _pattern(*wanted).search(text) is not None
 
 
 def terms_in(text: str, sentence: Sentence, terms: Iterable[str]) -> tuple[int, ...]:

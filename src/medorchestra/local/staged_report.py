@@ -44,6 +44,7 @@ class StagedReport:
         seconds: wall time in this run.
         resumed: how many answers came from the ledger.
         validated: whether the plan was rehearsed with the model that read it.
+        seconds_in_model: of `seconds`, those inside the engine.
     """
 
     plan: Plan
@@ -56,6 +57,7 @@ class StagedReport:
     seconds: float = 0.0
     resumed: int = 0
     validated: bool = False
+    seconds_in_model: float = 0.0
 
     @property
     def report_id(self) -> str:

@@ -91,8 +91,7 @@ class Stager:
             return StagedReport(self.plan, report, ReportStatus.EMPTY, validated=self.validated)
         stored = self._stored(report)
         missing = [subtask for subtask in self.plan.subtasks if subtask.id not in stored]
-        tokens = 0
-        answers = dict(stored)
+        answers, reading = dict(stored), None
         if missing:
             try:
                 reading, skipped = self._read(report, missing, stored)
@@ -102,12 +101,14 @@ class Stager:
                 return StagedReport(
                     self.plan, report, ReportStatus.FAILED, error=error, seconds=seconds, validated=self.validated
                 )
-            tokens = reading.tokens
             fresh = {answer.subtask: answer for answer in reading.answers}
             self._store(report, fresh)
             answers |= fresh | skipped
         ordered = tuple(answers[subtask.id] for subtask in self.plan.subtasks)
-        return self._decided(report, ordered, tokens, started, len(stored))
+        staged = self._decided(report, ordered, started, len(stored))
+        if reading is None:
+            return staged
+        return replace(staged, tokens=reading.tokens, seconds_in_model=reading.seconds_in_model)
 
     def _read(
         self, report: Report, missing: list[Subtask], stored: dict[str, Answer]
@@ -128,8 +129,8 @@ class Stager:
         """
         if not staged.answers:
             return staged
-        again = self._decided(staged.report, staged.answers, staged.tokens, time.perf_counter(), staged.resumed)
-        return replace(again, seconds=staged.seconds)
+        again = self._decided(staged.report, staged.answers, time.perf_counter(), staged.resumed)
+        return replace(again, tokens=staged.tokens, seconds=staged.seconds, seconds_in_model=staged.seconds_in_model)
 
     def _stored(self, report: Report) -> dict[str, Answer]:
         if self._ledger is None:
@@ -150,9 +151,8 @@ class Stager:
         if kept:
             self._ledger.add(report.digest, self.run_key, kept)
 
-    def _decided(
-        self, report: Report, answers: tuple[Answer, ...], tokens: int, started: float, resumed: int
-    ) -> StagedReport:
+    def _decided(self, report: Report, answers: tuple[Answer, ...], started: float, resumed: int) -> StagedReport:
+        """What follows from the answers; tokens and the time in the model are for the caller to add."""
         if self._calibration is not None:
             answers = tuple(calibrated(answer, self._calibration) for answer in answers)
         failures = [answer for answer in answers if answer.status.is_failure]
@@ -175,5 +175,13 @@ class Stager:
                 status, decision, error = ReportStatus.FAILED, None, describe_error(problem)
         seconds = time.perf_counter() - started
         return StagedReport(
-            self.plan, report, status, decision, answers, error, tokens, seconds, resumed, self.validated
+            self.plan,
+            report,
+            status,
+            decision,
+            answers,
+            error,
+            seconds=seconds,
+            resumed=resumed,
+            validated=self.validated,
         )

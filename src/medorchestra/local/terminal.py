@@ -44,6 +44,7 @@ class ProgressDisplay:
         self._quiet = quiet
         self._show_decisions = show_decisions
         self._done = self._tokens = 0
+        self._in_model = 0.0
         self._started = self._last_line = time.perf_counter()
         self._bar = Progress(
             TextColumn("staging"),
@@ -72,6 +73,7 @@ class ProgressDisplay:
         """One report is done."""
         if self._show_decisions:
             self._console.print(decision_view(staged))
+        self._in_model += staged.seconds_in_model
         self.count(1, staged.tokens)
 
     def count(self, reports: int, tokens: int) -> None:
@@ -80,6 +82,8 @@ class ProgressDisplay:
         self._tokens += tokens
         elapsed = max(time.perf_counter() - self._started, 1e-9)
         rate = f"{60 * self._done / elapsed:.1f} reports/min, {self._tokens / elapsed:.0f} tokens/s"
+        if self._in_model:
+            rate += f", {self._in_model / elapsed:.0%} in the model"
         self._bar.update(self._task, advance=reports, rate=rate)
         now = time.perf_counter()
         last = self._done == self._total

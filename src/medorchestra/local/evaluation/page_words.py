@@ -5,10 +5,10 @@ Says no more than the numbers: two runs that a test does not tell apart are not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from medorchestra.local.evaluation.error_anatomy import ErrorKind
-from medorchestra.local.evaluation.evaluation import Comparison, Evaluation, RunScores
+from medorchestra.local.evaluation.evaluation import Evaluation, RunScores
 from medorchestra.local.evaluation.measures import PairedDifference, Share
 
 FEW_CASES = 100
@@ -134,23 +134,34 @@ def _best_text(evaluation: Evaluation, best: RunScores) -> str:
 
 
 def _beside_text(evaluation: Evaluation, best: RunScores) -> Iterator[str]:
-    """How the best run stands against every other run and reader, as far as it was compared."""
+    """How the best run stands against every other run and reader, as far as it was compared; those against whom it
+    stands alike share a sentence."""
+    alike: dict[tuple[int, int, int], list[tuple[str, PairedDifference]]] = {}
     for comparison in evaluation.comparisons:
         if best.name in (comparison.before, comparison.after):
-            yield _comparison_text(best.name, comparison)
+            second = comparison.after == best.name
+            other, found = comparison.before if second else comparison.after, comparison.difference
+            gained, lost = (found.gained, found.lost) if second else (found.lost, found.gained)
+            alike.setdefault((found.n, gained, lost), []).append((other, found))
+    for (cases, gained, lost), others in alike.items():
+        names = [other for other, _ in others]
+        yield _comparison_text(best.name, names, others[0][1], gained, lost) if cases else _no_case_text(names)
 
 
-def _comparison_text(best: str, comparison: Comparison) -> str:
-    second = comparison.after == best
-    other = comparison.before if second else comparison.after
-    found = comparison.difference
-    if not found.n:
-        return f"Against {other} there is no case to compare on."
-    gained, lost = (found.gained, found.lost) if second else (found.lost, found.gained)
+def _no_case_text(others: Sequence[str]) -> str:
+    return f"Against {_listed(others)} there is no case to compare on."
+
+
+def _comparison_text(best: str, others: Sequence[str], found: PairedDifference, gained: int, lost: int) -> str:
+    each = others[0] if len(others) == 1 else "each of them"
     return (
-        f"Against {other}, on the same {found.n} cases: {gained} right only by {best}, {lost} right only by {other}"
-        f" (p\N{NO-BREAK SPACE}{_p_sign(found)}); {_verdict(best, other, gained, lost, found)}."
+        f"Against {_listed(others)}, on the same {found.n} cases: {gained} right only by {best}, {lost} right only by "
+        f"{each} (p\N{NO-BREAK SPACE}{_p_sign(found)}); {_verdict(best, each, gained, lost, found)}."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _p_sign(found: PairedDifference) -> str:
