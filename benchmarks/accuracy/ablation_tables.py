@@ -12,6 +12,7 @@ from adapter_tables import markdown, paired, percent
 from medorchestra.rehearsal_scores import PairedComparison
 
 REFERENCE = "reference"
+WITHOUT_STYLES = "without_shared_styles"
 Row = dict[str, Any]
 """A measured setting, as it stands in ablations.jsonl."""
 
@@ -62,9 +63,9 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
         "",
         *_settings_table(rows, reference),
         "",
-        "Leave one style out: cases of the style, read with and without it in training.",
+        "Styles left out: cases of the styles that both splits have, read with and without these styles in training.",
         "",
-        *_styles_table([row for row in rows if row["style"] is not None], reference),
+        *_styles_table(next((row for row in rows if row["name"] == WITHOUT_STYLES), None), reference),
         "",
         "Right readings by finding (%):",
         "",
@@ -90,24 +91,24 @@ def _told(reference: Row | None, row: Row, style: str | None = None) -> str:
     return "none" if comparison is None else paired(comparison)
 
 
-def _styles_table(rows: Sequence[Row], reference: Row | None) -> list[str]:
-    if reference is None:
-        return ["none: the reference is not measured yet"]
+def _styles_table(row: Row | None, reference: Row | None) -> list[str]:
+    if row is None or reference is None:
+        return ["none: not measured yet"]
+    left_out = set(row["settings"]["data"]["without_styles"])
     lines = []
     sums = [Share(0, 0)] * 4
     gained = lost = 0
-    for row in rows:
-        style = row["style"]
+    for style in sorted({facts["style"] for facts in row["cases"].values()} & left_out):
         comparison = compared(reference, row, style)
         if comparison is None:
-            continue
+            return ["none: measured on other cases than the reference"]
         shares = [outcome_of(reference, style=style), outcome_of(row, style=style)]
         shares += [findings_of(reference, style), findings_of(row, style)]
         sums = [Share(a.count + b.count, a.n + b.n) for a, b in zip(sums, shares, strict=True)]
         gained, lost = gained + comparison.gained, lost + comparison.lost
         number = str(len(_cases(row, "all", style)))
         lines.append([style, number, *map(str, shares[:2]), *map(percent, shares[2:]), paired(comparison)])
-    pooled = paired(PairedComparison(gained=gained, lost=lost)) if lines else "none"
+    pooled = paired(PairedComparison(gained=gained, lost=lost))
     number = str(sum(int(line[1]) for line in lines))
     lines.append(["**all of these**", number, *map(str, sums[:2]), *map(percent, sums[2:]), pooled])
     head = ["style", "reports", "outcome, trained on it", "outcome, without it"]

@@ -1,20 +1,22 @@
 """Trains small adapters that differ from a reference in one thing each, and measures them on the calibration split.
 
     python benchmarks/accuracy/ablations.py --plan pancreatic_cancer [--plan-file FILE --cases DIR] [--model NAME]
-        [--reports 600] [--styles 3] [--only NAME] [--list] --work DIR --out benchmarks/accuracy/ablations
+        [--reports 320] [--written 320] [--repeats 1] [--measured 120] [--only NAME] [--list]
+        --work DIR --out benchmarks/accuracy/ablations
 
 Writes ablations.jsonl (a row for each setting, with every wrong reading by case id) and ablations.md into `--out`.
 Adapters, checkpoints and answers stay in `--work`: killed, it goes on where it was, and a finished setting is trained
 again only where plan, cases, bank, base or setting have changed. Trained on the development split, measured on the
-calibration split, since an ablation decides something; held-out cases are never read.
+calibration split, since an ablation decides something; held-out cases are never read. To be done in hours, a setting is
+smaller than the shipped adapter: some of the reports written in full, read once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablation_tables import REFERENCE, Row, findings_of, outcome_of, table_lines
+from ablation_tables import REFERENCE, WITHOUT_STYLES, Row, findings_of, outcome_of, table_lines
 from adapter import read_bank
 from adapter_tables import percent
 
@@ -42,8 +44,9 @@ from medorchestra.rehearsal_scores import RehearsalScores
 from medorchestra.synthetic import SyntheticCase, cases_digest, check_case, write_whole
 from medorchestra.topics import cases_folder
 
-REPEATS = 2
 RANK = 16
+SEED = 1
+"""Of the choice of cases; that of training is in its settings."""
 
 
 class Train(Protocol):
@@ -70,14 +73,14 @@ class Ablation:
         differs: in what from the reference.
         plan: the plan, with the context of this setting.
         settings: how its adapter is made.
-        style: the style that is left out, or None.
+        written: development cases that it is trained on; None: all of the material's.
     """
 
     name: str
     differs: str
     plan: mo.Plan
     settings: FinetuneSettings
-    style: str | None = None
+    written: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,54 +120,76 @@ class Means:
 # ------------------------------------------------------------------------------------------------ settings
 
 
-def ablations(plan: mo.Plan, cases: Sequence[SyntheticCase], reports: int, styles: int) -> list[Ablation]:
+def ablations(plan: mo.Plan, cases: Sequence[SyntheticCase], reports: int, repeats: int) -> list[Ablation]:
     """The reference, and what differs from it in one thing.
 
     Args:
         plan: the plan, as it will run.
         cases: all that may be used; decides how many reports written in full there are, and which styles.
         reports: composed reports of the reference.
-        styles: how many styles are left out, one at a time.
+        repeats: how often the reference reads each report that was written in full.
 
     Raises:
-        SettingsError: too few reports to halve and quarter.
+        SettingsError: too few reports to halve.
     """
-    if reports < 8:
-        raise SettingsError(f"{reports} composed reports: at least 8, or there is nothing to compare")
     written = sum(case.split == "development" for case in cases)
-    readings = reports + REPEATS * written
-    data = TrainingSetSettings(composed=reports, repeats=REPEATS)
+    if reports < 8 or written < 8:
+        raise SettingsError(f"{reports} composed, {written} full reports: at least 8 of both, or nothing can be halved")
+    readings = reports + repeats * written
+    data = TrainingSetSettings(composed=reports, repeats=repeats)
     reference = FinetuneSettings(data=data, lora=LoraSettings(rank=RANK, alpha=2 * RANK))
 
     def trained(**changes: Any) -> FinetuneSettings:
         return replace(reference, data=replace(data, **changes))
 
     found = [Ablation(REFERENCE, f"{reports} composed, {written} full reports, rank {RANK}", plan, reference)]
-    for number in (reports // 4, reports // 2, 2 * reports):
-        found.append(Ablation(f"composed_{number}", f"{number} composed reports", plan, trained(composed=number)))
-    for rank in (RANK // 4, 4 * RANK):
-        settings = replace(reference, lora=LoraSettings(rank=rank, alpha=2 * rank))
-        found.append(Ablation(f"rank_{rank}", f"rank {rank}", plan, settings))
+    full_only = trained(composed=0, repeats=max(1, round(readings / written)))
+    found.append(Ablation("full_only", "full reports alone, as many readings", plan, full_only))
+    half = trained(composed=reports // 2)
+    found.append(Ablation("half", "half of both kinds of reports", plan, half, written // 2))
+    styles = shared_styles(cases)
+    if styles:
+        without = trained(without_styles=frozenset(styles))
+        found.append(Ablation(WITHOUT_STYLES, f"without the {len(styles)} styles of both splits", plan, without))
+    found.append(
+        Ablation("bank_only", "composed reports alone, as many readings", plan, trained(composed=readings, repeats=0))
+    )
     context = "focused" if plan.profile.context == "full" else "full"
     other = plan.model_copy(update={"profile": plan.profile.model_copy(update={"context": context})})
     found.append(Ablation(f"context_{context}", f"context {context}", other, reference))
-    bank_only = trained(composed=readings, repeats=0)
-    found.append(Ablation("bank_only", "composed reports alone, as many readings", plan, bank_only))
-    if written:
-        full_only = trained(composed=0, repeats=max(1, round(readings / written)))
-        found.append(Ablation("full_only", "full reports alone, as many readings", plan, full_only))
-    for style in left_out_styles(cases, styles):
-        slug = "".join(letter if letter.isalnum() else "_" for letter in style.lower())
-        settings = trained(without_styles=frozenset({style}))
-        found.append(Ablation(f"without_{slug}", f"without the style {style}", plan, settings, style))
+    for rank in (RANK // 4, 4 * RANK):
+        settings = replace(reference, lora=LoraSettings(rank=rank, alpha=2 * rank))
+        found.append(Ablation(f"rank_{rank}", f"rank {rank}", plan, settings))
     return found
 
 
-def left_out_styles(cases: Sequence[SyntheticCase], most: int) -> list[str]:
-    """Styles that are both trained on and measured on, those with most cases to measure on first."""
-    trained = {case.style for case in cases if case.split == "development"}
-    measured = Counter(case.style for case in cases if case.split == "calibration" and case.style in trained)
-    return sorted(measured, key=lambda style: (-measured[style], style))[:most]
+def shared_styles(cases: Sequence[SyntheticCase]) -> list[str]:
+    """Styles that are both trained on and measured on."""
+    styles = {split: {case.style for case in cases if case.split == split} for split in ("development", "calibration")}
+    return sorted(styles["development"] & styles["calibration"])
+
+
+def some_of(cases: Sequence[SyntheticCase], written: int | None, measured: int | None) -> tuple[SyntheticCase, ...]:
+    """A choice by seed from both splits; None: all.
+
+    Args:
+        cases: development and calibration cases.
+        written: development cases.
+        measured: calibration cases with a certain outcome: those of styles that are trained on too, then others.
+    """
+    own = _drawn([case for case in cases if case.split == "development"], written)
+    styles = {case.style for case in own}
+    decided = [case for case in cases if case.split == "calibration" and case.outcome is not None]
+    if measured is None:
+        return (*own, *(case for case in cases if case.split == "calibration"))
+    shared = _drawn([case for case in decided if case.style in styles], measured)
+    others = _drawn([case for case in decided if case.style not in styles], measured - len(shared))
+    return (*own, *shared, *others)
+
+
+def _drawn(cases: Sequence[SyntheticCase], most: int | None) -> list[SyntheticCase]:
+    ordered = sorted(cases, key=lambda case: case.id)
+    return ordered if most is None or most >= len(ordered) else random.Random(SEED).sample(ordered, most)
 
 
 def identity_of(ablation: Ablation, material: Material) -> str:
@@ -176,6 +201,7 @@ def identity_of(ablation: Ablation, material: Material) -> str:
             "cases": cases_digest(material.cases),
             "bank": material.bank.digest,
             "settings": json.loads(json.dumps(asdict(ablation.settings), default=sorted)),
+            "written": ablation.written,
         }
     )
 
@@ -192,9 +218,8 @@ def run_one(ablation: Ablation, material: Material, means: Means, *, told: Told)
         left = f"loss {done.loss:.3f}, about {done.seconds_left / 60:.0f} min left"
         told.say(f"{ablation.name}: step {done.step} of {done.steps}, {left}", lasting=done.step == done.steps)
 
-    made = means.train(
-        ablation.plan, material.cases, path, bank=material.bank, settings=ablation.settings, progress=trained
-    )
+    cases = some_of(material.cases, ablation.written, None)
+    made = means.train(ablation.plan, cases, path, bank=material.bank, settings=ablation.settings, progress=trained)
     bare = ablation.plan.model_copy(update={"calibrations": ()})
     engine = means.open_engine(made.path)
     try:
@@ -212,7 +237,6 @@ def row_of(ablation: Ablation, identity: str, made: FinetunedAdapter, scores: Re
     return {
         "name": ablation.name,
         "differs": ablation.differs,
-        "style": ablation.style,
         "identity": identity,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "plan_digest": scores.plan_digest,
@@ -323,7 +347,8 @@ def read_material(args: argparse.Namespace, plan: mo.Plan) -> Material:
         MedorchestraError: they cannot be used.
     """
     folder = args.cases or cases_folder(plan.topic)
-    cases = tuple(case for case in mo.read_cases(folder) if case.split in ("development", "calibration"))
+    known = [case for case in mo.read_cases(folder) if case.split in ("development", "calibration")]
+    cases = some_of(known, args.written, args.measured)
     for case in cases:
         check_case(case, plan)
     if not any(case.split == "calibration" for case in cases):
@@ -340,8 +365,10 @@ def main() -> None:
     parser.add_argument("--plan-file", type=Path, help="a plan that is not the topic's own")
     parser.add_argument("--cases", type=Path, help="folder with the splits and phrase_bank.json; default the topic's")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--reports", type=int, default=600, help="composed reports of the reference")
-    parser.add_argument("--styles", type=int, default=3, help="styles that are left out, one at a time")
+    parser.add_argument("--reports", type=int, default=320, help="composed reports of the reference")
+    parser.add_argument("--written", type=int, default=320, help="full reports of the reference, drawn by seed")
+    parser.add_argument("--repeats", type=int, default=1, help="how often the reference reads each of them")
+    parser.add_argument("--measured", type=int, default=120, help="calibration cases, drawn by seed")
     parser.add_argument("--only", action="append", metavar="NAME", default=[], help="only this; may be repeated")
     parser.add_argument("--list", action="store_true", help="show the settings and train none")
     parser.add_argument("--work", type=Path, required=True, help="folder for adapters, checkpoints and answers")
@@ -351,7 +378,7 @@ def main() -> None:
     try:
         plan = mo.read_plan(args.plan_file or args.plan)
         material = read_material(args, plan)
-        settings = ablations(plan, material.cases, args.reports, args.styles)
+        settings = ablations(plan, material.cases, args.reports, args.repeats)
         if args.list:
             print("\n".join(f"{one.name}: {one.differs}" for one in chosen(settings, args.only)))
             return

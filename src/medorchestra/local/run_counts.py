@@ -93,8 +93,8 @@ class RunCounts:
         in_model = self.seconds_in_model
         return {
             "started": started_at.isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-            "seconds_in_model": round(in_model, 3),
+            "seconds": round(seconds, 6),
+            "seconds_in_model": round(in_model, 6),
             "share_in_model": round(in_model / (engines * seconds), 3) if engines and in_model and seconds else None,
             "reports_per_minute": round(60 * self.reports / seconds, 1) if seconds else None,
             "tokens_per_second": round(self.tokens / in_model, 1) if in_model and self.tokens else None,
