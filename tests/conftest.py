@@ -6,6 +6,8 @@ Hermetic otherwise by habit: fixtures make what a test reads in `tmp_path`.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,9 +25,19 @@ hypothesis.settings.register_profile("medorchestra", deadline=None, derandomize=
 hypothesis.settings.load_profile("medorchestra")
 
 
-def pytest_configure() -> None:
+CACHE = "MEDORCHESTRA_CACHE"
+
+
+def pytest_configure(config: pytest.Config) -> None:
     model_files.ALLOW_MODEL_LOADING = False
     client.ALLOW_HOSTED_MODELS = False
+    if not hasattr(config, "workerinput"):  # workers and the processes that tests start share what is made once
+        os.environ[CACHE] = tempfile.mkdtemp(prefix="medorchestra-cache-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(CACHE), ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)

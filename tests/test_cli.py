@@ -217,6 +217,50 @@ def test_an_interruption_says_how_to_go_on_and_keeps_what_is_finished(capsys, mo
     assert (tmp_path / "out" / "ledger.sqlite").exists()
 
 
+# ------------------------------------------------------------------ a profile
+
+
+def test_a_profile_is_written_beside_the_results_and_says_where_it_lies(capsys, engines, reports, tmp_path):
+    out = tmp_path / "out"
+    code, stdout, stderr = run(capsys, "stage", reports, "--unvalidated", "--out", out, "--profile")
+    assert code == 0
+    assert stdout.startswith("reports: 4\n")
+    path = out / "profile.speedscope.json"
+    assert f"medorchestra: profile: {path} " in stderr
+    profile = json.loads(path.read_text("utf-8"))
+    assert "Stager.stage_one" in {frame["name"] for frame in profile["shared"]["frames"]}
+    assert CASES[0].id not in path.read_text("utf-8")
+    assert "reports.csv" not in path.read_text("utf-8")
+
+
+def test_a_profile_of_an_interrupted_run_is_written_and_a_quiet_run_says_nothing_of_it(
+    capsys, monkeypatch, reports, tmp_path
+):
+    def interrupt(asked):
+        raise KeyboardInterrupt
+
+    scripted(monkeypatch, interrupt)
+    out = tmp_path / "out"
+    code, _, stderr = run(capsys, "stage", reports, "--unvalidated", "--out", out, "--profile", "--quiet")
+    assert code == 130
+    assert stderr == "medorchestra: interrupted; run the same command again to go on\n"
+    assert (out / "profile.speedscope.json").exists()
+
+
+def test_without_a_profiler_no_model_is_loaded(capsys, engines, monkeypatch, reports, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyinstrument.stack_sampler", None)
+    err = refused(capsys, "stage", reports, "--unvalidated", "--out", tmp_path / "out", "--profile")
+    assert err == "medorchestra: a profile needs pyinstrument; run `pip install 'medorchestra[profile]'`\n"
+    assert engines == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_workers_on_ray_cannot_be_profiled_and_nothing_is_started(capsys, reports, tmp_path):
+    err = refused(capsys, "stage", reports, "--out", tmp_path / "out", "--profile", "--ray", "local")
+    assert err == "medorchestra: --profile with --ray: it cannot see workers, which are other processes\n"
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------ nothing done: exit code 2
 
 

@@ -443,3 +443,33 @@ def test_what_cannot_be_judged_is_refused_before_a_model_is_opened(capsys, folde
     assert (code, out) == (2, "")
     assert says in said(err)
     assert readers.opened == []
+
+
+OWN_COLUMNS = ["--id-column", "nr", "--text-column", "Text", "--outcome-column", "Board", "--encoding", "cp1252"]
+OWN_COLUMNS += ["--finding", "sma_contact=Gefäß", "--map", "LAPC=locally_advanced", "--map", "M1=metastatic"]
+
+
+def test_reports_of_the_hospital_are_laid_out_by_the_options_of_evaluate(capsys, folder, readers, many):
+    written = {"resectable": "resectable", "locally_advanced": "LAPC", "metastatic": "M1", "open": "open"}
+    rows = [
+        {"nr": row["report_id"], "Text": row["text"], "Board": written[row["outcome"]], "Gefäß": row["sma_contact"]}
+        for row in study_rows(60)
+    ]
+    write_rows(folder / "own.csv", rows)
+    (folder / "own.csv").write_bytes((folder / "own.csv").read_text("utf-8").encode("cp1252"))
+    readers.reads_well = lambda model, adapter: model == "new.gguf"
+    code, out, err = requalify(capsys, folder, "--cases", many, "--labelled", folder / "own.csv", *OWN_COLUMNS)
+    assert code == 0
+    _, own = out.split("own.csv: accept\n")
+    assert "in use: right 40 of 50, 80 % (67 to 89); new: right 50 of 50" in own
+    assert "medorchestra: 1 of 3 findings are labelled" in err
+
+
+@pytest.mark.parametrize(
+    "option", [*(OWN_COLUMNS[place : place + 2] for place in range(0, 12, 2)), ["--labels", "l.csv"]]
+)
+def test_options_on_labels_without_labelled_reports_are_refused(capsys, folder, readers, option):
+    code, out, err = requalify(capsys, folder, "--cases", folder / "cases.csv", *option)
+    assert (code, out) == (2, "")
+    assert "options on labels, columns and encoding are about --labelled; name that file too" in said(err)
+    assert readers.opened == []

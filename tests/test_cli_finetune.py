@@ -71,6 +71,7 @@ def test_an_adapter_must_be_a_gguf(folder, capsys):
         (["--learning-rate", 8], "learning_rate and warmup between 0 and 1"),
         (["--risk", 5], "risk and set_coverage must lie between 0 and 1"),
         (["--rank", 0], "'--rank'"),
+        (["--qlora", "maybe"], "'--qlora'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_read(folder, capsys, options, said):
@@ -143,6 +144,15 @@ def test_without_the_extra_the_command_says_what_to_install(folder, base, capsys
     monkeypatch.setattr(finetuning, "PromptMaker", lambda *_: None)
     err = refused(capsys, folder / "plan.yaml", "--composed", 2, "--model", base, out=folder / "adapter.gguf")
     assert "training needs the package torch; run pip install 'medorchestra[finetune]'" in err
+
+
+def test_4_bits_without_a_gpu_are_refused_before_anything_is_loaded(folder, base, capsys, monkeypatch):
+    torch = pytest.importorskip("torch", reason="needs the extra `finetune`")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = ("--composed", 2, "--model", base, "--qlora", "on")
+    err = refused(capsys, folder / "plan.yaml", *options, out=folder / "adapter.gguf")
+    assert "qlora is on, and torch finds no CUDA GPU" in err
+    assert not (folder / "adapter.training").exists()
 
 
 def test_the_plan_is_left_as_it_was_by_a_command_that_fails(folder, capsys):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -55,16 +54,16 @@ def engines(monkeypatch):
         made["questions"] += 1
         return scripted_reading(asked)
 
-    def make(model, **options):
-        made["engines"].append({"model": model, **options})
-        return closing(ScriptedEngine(counted))
+    def make(model, *, adapter=None, **_):
+        made["engines"].append({"model": model, "adapter": adapter})
+        return ScriptedEngine(counted)
 
     monkeypatch.setattr(llama_cpp, "LlamaCppEngine", make)
     return made
 
 
 def reading(monkeypatch, reply):
-    monkeypatch.setattr(llama_cpp, "LlamaCppEngine", lambda model, **_: closing(ScriptedEngine(reply)))
+    monkeypatch.setattr(llama_cpp, "LlamaCppEngine", lambda model, **_: ScriptedEngine(reply))
 
 
 def run(capsys, folder, *options, labels="labels.csv", adapter="none"):

@@ -18,7 +18,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -200,7 +200,7 @@ def identity_of(ablation: Ablation, material: Material) -> str:
             "base": material.base_digest,
             "cases": cases_digest(material.cases),
             "bank": material.bank.digest,
-            "settings": json.loads(json.dumps(asdict(ablation.settings), default=sorted)),
+            "settings": ablation.settings.facts(),
             "written": ablation.written,
         }
     )
@@ -242,7 +242,7 @@ def row_of(ablation: Ablation, identity: str, made: FinetunedAdapter, scores: Re
         "plan_digest": scores.plan_digest,
         "model_digest": scores.model_digest,
         "adapter_digest": scores.adapter_digest,
-        "settings": json.loads(json.dumps(asdict(ablation.settings), default=sorted)),
+        "settings": ablation.settings.facts(),
         "trained_on": record["data"],
         "tokens": record["tokens"],
         "seconds": record["seconds"],

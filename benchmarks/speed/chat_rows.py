@@ -54,14 +54,13 @@ class TokenCount:
 class _Chat(OneByOne):
     """A model behind `Llama.create_chat_completion`."""
 
-    def __init__(self, task: PeerTask, *, adapted: bool) -> None:
+    def __init__(self, task: PeerTask, *, model: str) -> None:
         super().__init__(task)
         import llama_cpp
 
         self.count = TokenCount()
         self.llama = llama_cpp.Llama(
-            model_path=task.model,
-            lora_path=task.adapter if adapted else None,
+            model_path=model,
             n_ctx=task.context_tokens,
             n_batch=512,
             n_ubatch=512,
@@ -98,7 +97,7 @@ class OnePerFinding(_Chat):
     """(b): one chat completion for each finding; `reuse` leaves the library what it has read of the last request."""
 
     def __init__(self, task: PeerTask, *, form: str, reuse: bool = False) -> None:
-        super().__init__(task, adapted=form == "compact")
+        super().__init__(task, model=task.fused if form == "compact" else task.model)
         self._form = form
         self._reuse = reuse
 
@@ -128,7 +127,7 @@ class OneForAll(_Chat):
     """(c): one chat completion with all findings in one JSON schema, as the model comes."""
 
     def __init__(self, task: PeerTask) -> None:
-        super().__init__(task, adapted=False)
+        super().__init__(task, model=task.model)
         fields = [
             f"- {finding} (one of: {'; '.join(labels.values())}): {task.descriptions[finding]}"
             for finding, labels in task.labels.items()

@@ -2,12 +2,11 @@
 
 The floor reads the unique tokens of a report once (the report, then every question, one behind the other) through
 llama.cpp's own functions, as llama-bench does: nothing is answered, no logits are taken, and nothing but that is
-computed. Same model, threads, batch and, where medorchestra uses one, adapter.
+computed. Same file, threads and batch as medorchestra.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -19,9 +18,9 @@ BATCH_TOKENS = 512
 
 
 class Medorchestra(OneByOne):
-    """(a): the executor of the library, asked for the twelve findings."""
+    """(a): the executor of the library, asked for the twelve findings; compact questions with the adapter."""
 
-    def __init__(self, task: PeerTask, *, form: str) -> None:
+    def __init__(self, task: PeerTask, *, form: str, fuse: bool = True) -> None:
         super().__init__(task)
         import medorchestra as mo
         from medorchestra.local.executor import Executor
@@ -33,6 +32,7 @@ class Medorchestra(OneByOne):
             adapter=task.adapter if form == "compact" else None,
             context_tokens=task.context_tokens,
             threads=task.threads,
+            fuse=fuse,
         )
         self._executor = Executor(plan, self._engine)
         self._subtasks = [subtask for subtask in plan.subtasks if subtask.finding in task.labels]
@@ -74,7 +74,7 @@ class Medorchestra(OneByOne):
 class Floor(OneByOne):
     """(e): the unique tokens of a report, computed once and thrown away."""
 
-    def __init__(self, task: PeerTask, *, form: str, adapted: bool) -> None:
+    def __init__(self, task: PeerTask, *, form: str) -> None:
         super().__init__(task)
         import llama_cpp
 
@@ -82,7 +82,7 @@ class Floor(OneByOne):
         self._form = form
         llama_cpp.llama_backend_init()
         self._model = llama_cpp.llama_model_load_from_file(
-            os.fsencode(task.model), llama_cpp.llama_model_default_params()
+            os.fsencode(task.fused if form == "compact" else task.model), llama_cpp.llama_model_default_params()
         )
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = task.context_tokens
@@ -91,11 +91,6 @@ class Floor(OneByOne):
         self._context = llama_cpp.llama_init_from_model(self._model, parameters)
         if not self._model or not self._context:
             raise RuntimeError("llama.cpp cannot load the model")
-        if adapted and task.adapter is not None:
-            adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(task.adapter))
-            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter)
-            if not adapter or llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)):
-                raise RuntimeError("llama.cpp cannot apply the adapter")
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
 

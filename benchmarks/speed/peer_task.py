@@ -71,6 +71,7 @@ class PeerTask:
 
     Attributes:
         model, adapter: paths.
+        fused: path of what the library makes of both; the model of every row that reads with the adapter.
         threads, context_tokens: the same for every row.
         topic: of the plan.
         split: of the synthetic cases.
@@ -88,6 +89,7 @@ class PeerTask:
 
     model: str
     adapter: str | None
+    fused: str
     threads: int
     context_tokens: int
     topic: str
@@ -255,6 +257,7 @@ def make_task(
         return PeerTask(
             model=str(model),
             adapter=None if adapter is None else str(adapter),
+            fused=fused_path(model, adapter, threads),
             threads=threads,
             context_tokens=context_tokens,
             topic=topic,
@@ -272,6 +275,24 @@ def make_task(
             warm_up=warm_up,
             example=solved_example(cases, subtasks, chooser.taken),
         )
+
+
+def fused_path(model: Path, adapter: Path | None, threads: int) -> str:
+    """The file that the library reads with.
+
+    Raises:
+        SystemExit: it cannot be made, so that rows would not read with the same file.
+    """
+    from medorchestra.local.engine.fused_model import fused_model
+    from medorchestra.local.engine.gguf_file import read_gguf_header
+    from medorchestra.local.engine.llama_library import load_library
+
+    if adapter is None:
+        return str(model)
+    fused = fused_model(load_library(), read_gguf_header(model), read_gguf_header(adapter), threads)
+    if fused is None:
+        raise SystemExit(f"{adapter.name} cannot be fused with {model.name}; see medorchestra.local.engine.fused_model")
+    return str(fused)
 
 
 def value_of(label: object, labels: Mapping[str, str]) -> str | None:

@@ -26,6 +26,7 @@ def make_row(name: str, task: PeerTask, llama_server: str | None) -> Row:
     """The row of this name; only what it needs is imported (KeyError if there is none)."""
     makers: dict[str, Callable[[], Row]] = {
         "a": lambda: _direct().Medorchestra(task, form="compact"),
+        "a_unfused": lambda: _direct().Medorchestra(task, form="compact", fuse=False),
         "a_instructed": lambda: _direct().Medorchestra(task, form="instructed"),
         "b": lambda: _chat().OnePerFinding(task, form="compact"),
         "b_instructed": lambda: _chat().OnePerFinding(task, form="instructed"),
@@ -33,9 +34,8 @@ def make_row(name: str, task: PeerTask, llama_server: str | None) -> Row:
         "c": lambda: _chat().OneForAll(task),
         "d": lambda: _server().Server(task, form="compact", binary=llama_server),
         "d_instructed": lambda: _server().Server(task, form="instructed", binary=llama_server),
-        "e": lambda: _direct().Floor(task, form="compact", adapted=True),
-        "e_bare": lambda: _direct().Floor(task, form="compact", adapted=False),
-        "e_instructed": lambda: _direct().Floor(task, form="instructed", adapted=False),
+        "e": lambda: _direct().Floor(task, form="compact"),
+        "e_instructed": lambda: _direct().Floor(task, form="instructed"),
         "f": lambda: _langextract().LangExtract(task),
     }
     return makers[name]()

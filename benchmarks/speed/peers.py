@@ -3,16 +3,19 @@
     python benchmarks/speed/peers.py [--reports 4] [--repeats 3] [--lengths 150 600] [--rows a b c e …]
         [--llama-server PATH] [--langextract-python PATH] --out benchmarks/speed/peers
 
-Same GGUF, same reports (synthetic ones of the calibration split), same findings, two threads. Rows:
+Every row that reads with the adapter reads with the one file that medorchestra makes of model and adapter, so that
+ratios compare ways of asking and nothing else. Same reports (synthetic ones of the calibration split), same findings,
+two threads. Rows:
 
-- a: medorchestra, its adapter and compact questions; a_instructed: the bare model and the long questions;
+- a: medorchestra, its adapter and compact questions; a_unfused: with the adapter applied while reading;
+  a_instructed: the bare model and the long questions;
 - b, b_instructed: a chat completion with a JSON schema for every finding, each from the beginning (LLMAIx;
   llm_extractinator with a task for each finding), with the prompts of a and of a_instructed; b_reuse: with what the
   library keeps of the last request;
 - c: one chat completion with one JSON schema for all findings (llm_extractinator, llmaix);
 - d, d_instructed: llama-server with 8 slots and prompt cache, 8 clients (needs --llama-server, see
   build_llama_server.sh);
-- e, e_bare, e_instructed: the floor, the unique tokens computed once and nothing answered, for a and for a_instructed;
+- e, e_instructed: the floor, the unique tokens computed once and nothing answered, for a and for a_instructed;
 - f: langextract with its llama.cpp provider (needs --langextract-python, an interpreter that has both).
 
 Every row is a process of its own with the model loaded before the clock starts. In every round each row reads the same

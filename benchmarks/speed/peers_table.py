@@ -10,10 +10,11 @@ from peer_task import PeerTask
 
 from medorchestra.intervals import wilson_interval
 
-FLOOR_OF = {"a": "e", "a_instructed": "e_instructed"}
-COMPACT = {"a", "b", "b_reuse", "d", "e", "e_bare"}
+FLOOR_OF = {"a": "e", "a_unfused": "e", "a_instructed": "e_instructed"}
+COMPACT = {"a", "a_unfused", "b", "b_reuse", "d", "e"}
 NAMES = {
     "a": "(a) medorchestra, adapter, compact questions",
+    "a_unfused": "(a) the same, the adapter applied while reading",
     "a_instructed": "(a) medorchestra, bare model, instructed questions",
     "b": "(b) one chat completion for each finding, adapter, compact",
     "b_instructed": "(b) one chat completion for each finding, bare, instructed",
@@ -23,7 +24,6 @@ NAMES = {
     "d_instructed": "(d) llama-server, 8 slots, 8 clients, bare, instructed",
     "e": "(e) floor of (a) with adapter",
     "e_instructed": "(e) floor of (a), bare, instructed",
-    "e_bare": "(e) floor, bare, compact",
     "f": "(f) langextract with its llama.cpp provider, bare",
 }
 

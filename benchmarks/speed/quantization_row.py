@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # the measuring process holds no library
 DEFAULT = "default"
 """The row of the model as it comes, which all others are compared with."""
 
+FUSED = "fused"
+"""The row of the model as the library reads with it: one file of model and adapter."""
+
 BARE = "-bare"
 """Ends the name of a row without the adapter."""
 
@@ -35,6 +38,7 @@ class RowSettings:
         adapter: an adapter that names this very file as its base; None: without one.
         threads, context_tokens: the same for all rows.
         topic: of the plan.
+        fuse: read with a fused copy of model and adapter.
     """
 
     name: str
@@ -43,6 +47,7 @@ class RowSettings:
     threads: int
     context_tokens: int
     topic: str
+    fuse: bool = False
 
 
 def kind_of(name: str) -> str:
@@ -118,6 +123,7 @@ class Row:
             adapter=settings.adapter,
             context_tokens=settings.context_tokens,
             threads=settings.threads,
+            fuse=settings.fuse,
         )
 
     def prefill(self, text: str) -> tuple[int, float]:

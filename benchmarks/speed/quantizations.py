@@ -5,7 +5,8 @@
 
 The other files are made here of the one that is shipped (Q4_1), by llama.cpp itself, in seconds. They hold what Q4_1
 has left of the weights: F16 and Q8_0 made so are no more exact than it, and the small ones round what was rounded
-before. The adapter was trained on the file as shipped and is used with all of them unchanged.
+before. The adapter was trained on the file as shipped and is used with all of them unchanged, applied while reading.
+Row `fused` is what the library does by default: one Q8_0 file of the shipped one and the adapter.
 
 Every row is a process of its own, all of them open from the beginning. In each round every row reads the same reports
 of about 600 tokens, in an order that is drawn anew; ratios are those within a round. Then each row, one after the
@@ -34,6 +35,7 @@ from peers import machine
 from quantization_row import (
     BARE,
     DEFAULT,
+    FUSED,
     RowSettings,
     adapter_naming,
     kind_of,
@@ -54,6 +56,7 @@ CONTEXT_TOKENS = 2048
 def files_of(task: PeerTask, kinds: list[str], folder: Path, *, bare: bool) -> dict[str, tuple[RowSettings, Any]]:
     """Make the files: row -> how it is opened, and what there is to say of its file."""
     made: dict[str, tuple[RowSettings, Any]] = {}
+    fused = Path(task.fused)
     model, adapter = Path(task.model), None if task.adapter is None else Path(task.adapter)
     for kind in (DEFAULT, *kinds):
         path = model if kind == DEFAULT else quantize(model, kind, folder, task.threads)
@@ -63,6 +66,9 @@ def files_of(task: PeerTask, kinds: list[str], folder: Path, *, bare: bool) -> d
             kind, str(path), None if fitting is None else str(fitting), task.threads, task.context_tokens, TOPIC
         )
         made[kind] = settings, shown
+        if kind == DEFAULT:
+            shown_fused = {"file_mb": fused.stat().st_size / 1e6, "weights": weight_types(fused)}
+            made[FUSED] = replace(settings, name=FUSED, fuse=True), shown_fused
         if bare:
             made[f"{kind}{BARE}"] = replace(settings, name=f"{kind}{BARE}", adapter=None), shown
     return made

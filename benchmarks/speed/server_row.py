@@ -130,10 +130,10 @@ class Server(Row):
         if binary is None:
             raise NotMeasuredError("no llama-server (build_llama_server.sh makes one; then --llama-server PATH)")
         self._form = form
-        adapter = ["--lora", task.adapter] if form == "compact" and task.adapter is not None else []
+        model = task.fused if form == "compact" else task.model
         threads = str(task.threads)
         slots = ["--parallel", str(CLIENTS), "--ctx-size", str(CLIENTS * SLOT_TOKENS), "--cache-ram", "0"]
-        arguments = ["--model", task.model, *adapter, "--threads", threads, "--threads-batch", threads, *slots]
+        arguments = ["--model", model, "--threads", threads, "--threads-batch", threads, *slots]
         self._binary = binary
         self._server = LlamaServer(binary, [*arguments, "--batch-size", "512", "--ubatch-size", "512"])
         self._clients = [Client(self._server.port, slot) for slot in range(CLIENTS)]

@@ -7,6 +7,7 @@ bad input or bad machine; 130 interrupted. Results go to stdout, everything else
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,6 @@ from medorchestra.errors import MedorchestraError, SettingsError
 
 if TYPE_CHECKING:
     from medorchestra.local.batch import RunSummary
-    from medorchestra.local.engine.server import ServerEngine
     from medorchestra.local.ray_staging import RayRun
 
 app = typer.Typer(
@@ -111,6 +111,13 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     show: Annotated[
         bool, typer.Option("--show", help="Print every decision with its quotes: report text on the terminal!")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Write where the time went, as a flame graph without report text: profile.speedscope.json.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors only.")] = False,
 ) -> None:
     """Stage a batch of reports with a local model.
@@ -125,20 +132,21 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.local.adapters import chosen_adapter
     from medorchestra.local.batch import stage_to_files
     from medorchestra.local.connectors import read_reports
-    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
-    from medorchestra.local.engine.protocol import Engine
-    from medorchestra.local.engine.server_address import is_server_url
+    from medorchestra.local.engine_opening import EngineOptions, opened_engine
+    from medorchestra.local.profiling import profiled
     from medorchestra.local.ray_cluster import ActorPool
     from medorchestra.local.ray_staging import RayRun
     from medorchestra.local.scale_out import EngineChoice, RowOptions, StagingJob
-    from medorchestra.local.terminal import ProgressDisplay, print_summary
+    from medorchestra.local.terminal import ProgressDisplay, print_note, print_summary
     from medorchestra.plan_files import plan_path, read_plan
 
-    the_plan = read_plan(plan)
+    the_plan, servers = read_plan(plan), tuple(allow_server or ())
     if ray is not None:
         if show:
             raise SettingsError("--show with --ray: no report text comes back to this terminal; leave one of them out")
-        workers = (model, adapter, plan_path(plan), context, gpu_layers, threads or 1, tuple(allow_server or ()))
+        if profile:
+            raise SettingsError("--profile with --ray: it cannot see workers, which are other processes")
+        workers = (model, adapter, plan_path(plan), context, gpu_layers, threads or 1, servers)
         job = StagingJob(
             the_plan,
             EngineChoice(*workers),
@@ -151,26 +159,21 @@ def stage(  # noqa: PLR0913 - one parameter for each option of the command
         raise SettingsError("--actors goes with --ray; without it, give --threads")
     batch = read_reports(source, id_column=id_column, text_column=text_column, encoding=encoding)
     for note in batch.notes:
-        typer.echo(f"medorchestra: {note}", err=True)
-    engine: Engine
-    if is_server_url(model):
-        loaded_here = {"--adapter": adapter not in ("auto", "none"), "--gpu-layers": gpu_layers, "--threads": threads}
-        engine = _server_engine(
-            model, allow_server or [], context, [name for name, value in loaded_here.items() if value]
-        )
-    else:
-        chosen = chosen_adapter(the_plan, model, adapter, plan_path(plan))
-        engine = LlamaCppEngine(model, adapter=chosen, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
+        print_note(note)
+    chosen = chosen_adapter(the_plan, model, adapter, plan_path(plan))
+    options = EngineOptions(context_tokens=context, gpu_layers=gpu_layers, threads=threads, servers=servers)
     try:
-        with ProgressDisplay(len(batch.reports), show_decisions=show, quiet=quiet) as display:
+        with (
+            profiled(out, notes=None if quiet else print_note) if profile else nullcontext(),
+            opened_engine(model, chosen, options, notes=print_note) as engine,
+            ProgressDisplay(len(batch.reports), show_decisions=show, quiet=quiet) as display,
+        ):
             summary = stage_to_files(
                 batch, the_plan, out, model=engine, unvalidated=unvalidated, lazy=lazy, progress=display.advance
             )
     except KeyboardInterrupt:
         typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
         raise typer.Exit(130) from None
-    finally:
-        engine.close()
     if not quiet:
         print_summary(summary, out)
     raise typer.Exit(_exit_code(summary))
@@ -182,13 +185,13 @@ def _stage_on_ray(address: str, run: RayRun, source: Path, *, encoding: str, qui
 
     from medorchestra.local.ray_cluster import connected
     from medorchestra.local.ray_source import read_dataset
-    from medorchestra.local.terminal import ProgressDisplay, print_summary
+    from medorchestra.local.terminal import ProgressDisplay, print_note, print_summary
 
     try:
         with connected(address, run.pool):
             dataset, facts = read_dataset(source, run.job.options, encoding=encoding)
             for note in facts["notes"]:
-                typer.echo(f"medorchestra: {note}", err=True)
+                print_note(note)
             with ProgressDisplay(facts["reports"], quiet=quiet) as display:
                 summary = replace(run, source=facts).stage(dataset, progress=display.count)
     except KeyboardInterrupt:
@@ -197,20 +200,6 @@ def _stage_on_ray(address: str, run: RayRun, source: Path, *, encoding: str, qui
     if not quiet:
         print_summary(summary, run.folder)
     return summary
-
-
-def _server_engine(url: str, allow: list[str], context: int | None, misplaced: list[str]) -> ServerEngine:
-    """The engine for a model server; says what it will do without."""
-    from medorchestra.local.engine.server import ServerEngine
-
-    if misplaced:
-        raise SettingsError(
-            f"{', '.join(misplaced)}: a matter of the model server; start it with them, leave them out here"
-        )
-    engine = ServerEngine(url, allow=allow, context_tokens=context)
-    for warning in engine.warnings:
-        typer.echo(f"medorchestra: {warning}", err=True)
-    return engine
 
 
 def _exit_code(summary: RunSummary) -> int:

@@ -6,6 +6,9 @@ Exit codes: 0 done; 2 nothing done, bad input; 3 a gate was missed, or the new m
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +17,29 @@ import typer
 from medorchestra.errors import SettingsError
 
 if TYPE_CHECKING:
+    from medorchestra.local.engine.protocol import Engine
+    from medorchestra.local.engine_opening import EngineOptions
     from medorchestra.local.evaluation.labelled_set import LabelColumns, LabelledSet
     from medorchestra.plan import Plan
 
 MISSED = 3
 """Exit code of a missed gate and of a model that is not accepted."""
+
+AllowServer = Annotated[
+    list[str] | None, typer.Option("--allow-server", metavar="HOST:PORT", help="As `stage --allow-server`.")
+]
+OutcomeColumn = Annotated[str, typer.Option("--outcome-column", help="Column with the true outcome.")]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column with the report ids.")]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="Column with the report text.")]
+Encoding = Annotated[str, typer.Option("--encoding", help="Encoding of text input.")]
+OutcomeNames = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="LABEL=OUTCOME", help="How the file writes an outcome; may be repeated."),
+]
+FindingColumns = Annotated[
+    list[str] | None,
+    typer.Option("--finding", metavar="FINDING=COLUMN", help="Column of a labelled finding; may be repeated."),
+]
 
 
 def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
@@ -26,6 +47,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html, evaluation.json, per_case.parquet.")],
     plan: Annotated[str, typer.Option("--plan", help="Topic or path of a plan file.")] = "pancreatic_cancer",
     model: Annotated[str, typer.Option("--model", help="As `stage --model`.")] = "default",
+    allow_server: AllowServer = None,
     adapter: Annotated[
         str, typer.Option("--adapter", help="Path of an adapter; `auto`: the one beside the plan; `none`.")
     ] = "auto",
@@ -43,24 +65,18 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     labels: Annotated[
         Path | None, typer.Option("--labels", help="CSV with ids and labels, if they are not in LABELLED.")
     ] = None,
-    outcome_column: Annotated[str, typer.Option("--outcome-column", help="Column with the true outcome.")] = "outcome",
-    id_column: Annotated[str | None, typer.Option("--id-column", help="Column with the report ids.")] = None,
-    text_column: Annotated[str | None, typer.Option("--text-column", help="Column with the report text.")] = None,
-    encoding: Annotated[str, typer.Option("--encoding", help="Encoding of text input.")] = "utf-8",
+    outcome_column: OutcomeColumn = "outcome",
+    id_column: IdColumn = None,
+    text_column: TextColumn = None,
+    encoding: Encoding = "utf-8",
     reader: Annotated[
         list[str] | None, typer.Option("--reader", help="Column with a human reader's outcomes; may be repeated.")
     ] = None,
     group: Annotated[
         list[str] | None, typer.Option("--group", help="Column whose values make subgroups; may be repeated.")
     ] = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="LABEL=OUTCOME", help="How the file writes an outcome; may be repeated."),
-    ] = None,
-    finding: Annotated[
-        list[str] | None,
-        typer.Option("--finding", metavar="FINDING=COLUMN", help="Column of a labelled finding; may be repeated."),
-    ] = None,
+    name: OutcomeNames = None,
+    finding: FindingColumns = None,
     order: Annotated[
         str, typer.Option("--order", help="Outcomes in their order, separated by commas, for weighted kappa.")
     ] = "",
@@ -82,6 +98,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
 ) -> None:
     """Measure strategies on labelled reports, side by side, with intervals. Needs the extra `evaluation`.
 
+    A model server is measured as it is, with whatever it was started with: one run of each strategy, and no adapter is
+    looked for. Without probabilities from it there is no calibration curve, and every decision goes to a person.
+
     Gates are held against `orchestrated` with the adapter, where there is one; against the last run, where
     `orchestrated` is not among the strategies. Started again with the same folder, it goes on where it was: answers
     with their quotes are kept there in ledger.sqlite.
@@ -89,11 +108,12 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
     Exit code 0: measured; 2: nothing done, bad input; 3: a gate was missed; 130: interrupted.
     """
     from medorchestra.evaluation_terminal import EvaluationDisplay, evaluation_lines
+    from medorchestra.local.engine_opening import EngineOptions, opened_if_server
     from medorchestra.local.evaluation.evaluating import EvaluationSettings
     from medorchestra.local.evaluation.gates import check_gates, gates_from
-    from medorchestra.local.evaluation.labelled_set import LabelColumns
     from medorchestra.local.evaluation.strategies import STRATEGIES
     from medorchestra.local.evaluation.study import evaluate as measure
+    from medorchestra.local.terminal import print_note
     from medorchestra.plan_files import read_plan
 
     gates = gates_from(min_accuracy=min_accuracy, min_unreviewed=min_unreviewed, max_review=max_review, on=on)
@@ -104,23 +124,21 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option of the command
         order=_listed(order),
         command=("medorchestra", *sys.argv[1:]),
     )
-    columns = LabelColumns(
-        outcome=outcome_column,
-        id=id_column,
-        text=text_column,
-        readers=tuple(reader or ()),
-        groups=tuple(group or ()),
-        outcome_names=_pairs(name, "--map LABEL=OUTCOME"),
-        finding_columns=_pairs(finding, "--finding FINDING=COLUMN"),
-        encoding=encoding,
+    columns = _columns(
+        name, finding, outcome=outcome_column, id_column=id_column, text_column=text_column, encoding=encoding
     )
+    columns = replace(columns, readers=tuple(reader or ()), groups=tuple(group or ()))
     labelled_set = _labelled(read_plan(plan), labelled, columns, labels)
+    options = EngineOptions(servers=tuple(allow_server or ()))
     try:
-        with EvaluationDisplay(len(labelled_set.cases), quiet=quiet) as display:
+        with (
+            opened_if_server(model, adapter, options, notes=print_note) as opened,
+            EvaluationDisplay(len(labelled_set.cases), quiet=quiet) as display,
+        ):
             made = measure(
                 labelled_set,
                 plan,
-                model=model,
+                model=opened,
                 adapter=adapter,
                 bare=not skip_bare,
                 settings=settings,
@@ -148,10 +166,17 @@ def requalify(  # noqa: PLR0913 - one parameter for each option of the command
     out: Annotated[Path, typer.Option("--out", help="Folder that keeps answers, so that it can be resumed.")],
     adapter: Annotated[str, typer.Option("--adapter", help="Of the new model; `auto`, `none` or a path.")] = "auto",
     against_adapter: Annotated[str, typer.Option("--against-adapter", help="Of the model in use.")] = "auto",
+    allow_server: AllowServer = None,
     labelled: Annotated[
         Path | None, typer.Option("--labelled", help="Also judge on labelled reports of your own.")
     ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="CSV with ids and labels for --labelled.")] = None,
+    outcome_column: OutcomeColumn = "outcome",
+    id_column: IdColumn = None,
+    text_column: TextColumn = None,
+    encoding: Encoding = "utf-8",
+    name: OutcomeNames = None,
+    finding: FindingColumns = None,
     cases: Annotated[
         Path | None, typer.Option("--cases", help="Synthetic cases (JSONL); default the topic's held-out ones.")
     ] = None,
@@ -160,33 +185,40 @@ def requalify(  # noqa: PLR0913 - one parameter for each option of the command
 ) -> None:
     """Judge whether a new model, adapter or quantization may replace the one in use, on the same cases.
 
-    On synthetic held-out cases and, with --labelled, on reports of your own, each by itself.
+    On synthetic held-out cases and, with --labelled, on reports of your own, each by itself; the options on columns,
+    labels and encoding say how --labelled is laid out, as in `evaluate`. Either model may be a model server, which is
+    taken as it is.
 
     Exit code 0: accepted on all; 2: nothing done, bad input; 3: rejected, or too few cases to tell; 130: interrupted.
     """
     from medorchestra.evaluation_terminal import EvaluationDisplay, requalification_lines
-    from medorchestra.local.adapters import chosen_adapter
+    from medorchestra.local.engine_opening import EngineOptions
     from medorchestra.local.evaluation.evaluating import run_orchestrated
     from medorchestra.local.evaluation.labelled_set import LabelColumns
     from medorchestra.local.evaluation.requalifying import requalify as judge
     from medorchestra.local.evaluation.requalifying import require_margin
-    from medorchestra.plan_files import plan_path, read_plan
+    from medorchestra.plan_files import read_plan
     from medorchestra.topics import cases_folder
 
     require_margin(margin)
     plan = read_plan(source)
+    columns = _columns(
+        name, finding, outcome=outcome_column, id_column=id_column, text_column=text_column, encoding=encoding
+    )
+    if labelled is None and (labels is not None or columns != LabelColumns()):
+        raise SettingsError("options on labels, columns and encoding are about --labelled; name that file too")
     sets = [_labelled(plan, cases or cases_folder(plan.topic) / "held_out.jsonl", LabelColumns(), None)]
     if labelled is not None:
-        sets.append(_labelled(plan, labelled, LabelColumns(), labels))
-    pairs = [
-        (name, chosen_adapter(plan, name, one, plan_path(source)))
-        for name, one in ((against, against_adapter), (model, adapter))
-    ]
+        sets.append(_labelled(plan, labelled, columns, labels))
+    options = EngineOptions(servers=tuple(allow_server or ()))
     verdicts = []
     try:
-        with EvaluationDisplay(sum(len(one.cases) for one in sets), quiet=quiet) as display:
+        with (
+            _opened_models(plan, source, [(against, against_adapter), (model, adapter)], options) as pairs,
+            EvaluationDisplay(sum(len(one.cases) for one in sets), quiet=quiet) as display,
+        ):
             runs = [
-                run_orchestrated(plan, sets, name, path, folder=out, progress=display.advance) for name, path in pairs
+                run_orchestrated(plan, sets, one, path, folder=out, progress=display.advance) for one, path in pairs
             ]
     except KeyboardInterrupt:
         typer.echo("medorchestra: interrupted; run the same command again to go on", err=True)
@@ -198,12 +230,62 @@ def requalify(  # noqa: PLR0913 - one parameter for each option of the command
     raise typer.Exit(0 if all(verdict.verdict == "accept" for verdict in verdicts) else MISSED)
 
 
+@contextmanager
+def _opened_models(
+    plan: Plan, source: str, named: list[tuple[str, str]], options: EngineOptions
+) -> Iterator[list[tuple[str | Engine, Path | None]]]:
+    """The old and the new model, each with its adapter: servers opened, before hours of reading; files by their name.
+
+    Args:
+        plan, source: the plan and where it stands; adapters are looked for beside it.
+        named: model and adapter as they were named, the old ones first.
+        options: how servers are opened.
+    """
+    from medorchestra.local.adapters import chosen_adapter
+    from medorchestra.local.engine_opening import opened_if_server
+    from medorchestra.local.evaluation.requalifying import require_two_models
+    from medorchestra.local.terminal import print_note
+    from medorchestra.plan_files import plan_path
+
+    adapters = [chosen_adapter(plan, model, adapter, plan_path(source)) for model, adapter in named]
+    with ExitStack() as stack:
+        old, new = (
+            stack.enter_context(opened_if_server(model, adapter, options, notes=print_note)) for model, adapter in named
+        )
+        if not isinstance(old, str) and not isinstance(new, str):
+            require_two_models(old.identity, new.identity)
+        yield list(zip((old, new), adapters, strict=True))
+
+
+def _columns(
+    names: list[str] | None,
+    findings: list[str] | None,
+    *,
+    outcome: str,
+    id_column: str | None,
+    text_column: str | None,
+    encoding: str,
+) -> LabelColumns:
+    """Where labels stand and how they are written, by the options that `evaluate` and `requalify` share."""
+    from medorchestra.local.evaluation.labelled_set import LabelColumns
+
+    return LabelColumns(
+        outcome=outcome,
+        id=id_column,
+        text=text_column,
+        outcome_names=_pairs(names, "--map LABEL=OUTCOME"),
+        finding_columns=_pairs(findings, "--finding FINDING=COLUMN"),
+        encoding=encoding,
+    )
+
+
 def _labelled(plan: Plan, source: Path, columns: LabelColumns, labels: Path | None) -> LabelledSet:
     from medorchestra.local.evaluation.labelled_set import read_labelled_set
+    from medorchestra.local.terminal import print_note
 
     found = read_labelled_set(plan, source, columns, labels=labels)
     for note in found.notes:
-        typer.echo(f"medorchestra: {note}", err=True)
+        print_note(note)
     return found
 
 

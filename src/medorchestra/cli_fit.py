@@ -6,7 +6,7 @@ Exit codes: 0 done; 2 nothing done, or not to the end; 130 interrupted. Report t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +32,14 @@ def finetune(  # noqa: PLR0913 - one parameter for each option of the command
     without_style: Annotated[
         list[str] | None, typer.Option("--without-style", help="Leave this style out of training; may be repeated.")
     ] = None,
+    qlora: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(
+            "--qlora",
+            help="Hold the base in 4 bits (NF4) while it is trained; needs a CUDA GPU and bitsandbytes. `auto`: where "
+            "both are there and the base would fill more than a third of the GPU's memory.",
+        ),
+    ] = "auto",
     risk: Annotated[float, typer.Option("--risk", help="Share of wrong outcomes accepted without review.")] = 0.05,
     clinical: Annotated[
         bool, typer.Option("--clinical", help="Some text is not synthetic: the adapter must never leave the hospital.")
@@ -63,6 +71,7 @@ def finetune(  # noqa: PLR0913 - one parameter for each option of the command
             training=TrainingSettings(learning_rate=learning_rate, seed=seed),
             lora=LoraSettings(rank=rank, alpha=2 * rank),
             trained_on="clinical" if clinical else "synthetic",
+            qlora=qlora,
         ),
         risk=risk,
     )
@@ -117,6 +126,9 @@ def calibrate(  # noqa: PLR0913 - one parameter for each option of the command
     ],
     out: Annotated[Path, typer.Option("--out", help="The plan with the calibration; it stays in the hospital.")],
     model: Annotated[str, typer.Option("--model", help="As `stage --model`.")] = "default",
+    allow_server: Annotated[
+        list[str] | None, typer.Option("--allow-server", metavar="HOST:PORT", help="As `stage --allow-server`.")
+    ] = None,
     adapter: Annotated[
         str, typer.Option("--adapter", help="Path of an adapter; `auto`: the one beside the plan; `none`.")
     ] = "auto",
@@ -132,25 +144,32 @@ def calibrate(  # noqa: PLR0913 - one parameter for each option of the command
 ) -> None:
     """Fit probabilities and the threshold for review to a few hundred labelled reports of your own. Needs no network.
 
+    A model server is calibrated as it is, if it gives probabilities; no adapter is looked for.
+
     Nothing leaves: the plan that is written holds temperatures, a threshold and counts, and is marked as local.
     """
     from medorchestra.fit_terminal import ReadCount, calibration_lines
     from medorchestra.local.adapters import chosen_adapter
     from medorchestra.local.calibrating import CalibrationSettings, fit_calibration, with_calibration
     from medorchestra.local.connectors import read_reports
-    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+    from medorchestra.local.engine_opening import EngineOptions, opened_engine
     from medorchestra.local.labels import read_labelled
+    from medorchestra.local.terminal import print_note
     from medorchestra.plan_files import plan_path, read_plan, write_plan
 
     plan = read_plan(plan_source)
     batch = read_reports(reports, id_column=id_column, text_column=text_column)
     for note in batch.notes:
-        typer.echo(f"medorchestra: {note}", err=True)
+        print_note(note)
     labelled = read_labelled(plan, batch.reports, labels)
     settings = CalibrationSettings(risk=risk, set_coverage=set_coverage, labels="local")
     path = chosen_adapter(plan, model, adapter, plan_path(plan_source))
+    options = EngineOptions(servers=tuple(allow_server or ()))
     try:
-        with LlamaCppEngine(model, adapter=path) as engine, ReadCount(len(labelled), quiet=quiet) as count:
+        with (
+            opened_engine(model, path, options, notes=print_note) as engine,
+            ReadCount(len(labelled), quiet=quiet) as count,
+        ):
             fitted = fit_calibration(plan, labelled, engine, settings, ledger=ledger, progress=count.advance)
     except KeyboardInterrupt:
         typer.echo("medorchestra: interrupted; with --ledger, the same command goes on where it was", err=True)

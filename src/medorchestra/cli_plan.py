@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medorchestra.cloud.desk.prices import ListPrice
     from medorchestra.cloud.desk.usage import Budget
     from medorchestra.cloud.guideline import Guideline
-    from medorchestra.local.engine.protocol import Engine
+    from medorchestra.local.engine_opening import EngineOptions
     from medorchestra.plan import Plan
     from medorchestra.synthetic import SyntheticCase
 
@@ -63,6 +63,9 @@ Adapter = Annotated[Path | None, typer.Option("--adapter", help="LoRA adapter (G
 GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="Layers to run on the GPU; -1 for all.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")]
 Context = Annotated[int | None, typer.Option("--context", min=256, help="Context size in tokens.")]
+AllowServer = Annotated[
+    list[str] | None, typer.Option("--allow-server", metavar="HOST:PORT", help="As `stage --allow-server`.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary; errors only.")]
 
 
@@ -95,6 +98,7 @@ def make(  # noqa: PLR0913 - one parameter for each option of the command
         str | None,
         typer.Option("--price", metavar="IN,OUT", help="US dollars per million tokens; default a known list price."),
     ] = None,
+    allow_server: AllowServer = None,
     adapter: Adapter = None,
     gpu_layers: GpuLayers = 0,
     threads: Threads = None,
@@ -111,6 +115,8 @@ def make(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.cloud.desk.client import OpenAICloudModel
     from medorchestra.cloud.guideline import read_guideline
     from medorchestra.cloud.planner import PlannerSettings
+    from medorchestra.local.engine_opening import opened_engine
+    from medorchestra.local.terminal import print_note
     from medorchestra.plan_terminal import MakingDisplay, made_lines
     from medorchestra.rehearsal import PlanMaking, make_plan
 
@@ -126,10 +132,11 @@ def make(  # noqa: PLR0913 - one parameter for each option of the command
         seed=seed,
         topic=topic,
     )
+    options = _engine_options(context, gpu_layers, threads, allow_server)
     with (
         _interruptible(),
         OpenAICloudModel(cloud, base_url=base_url) as model,
-        _engine(local, adapter, gpu_layers, threads, context) if local is not None else nullcontext() as engine,
+        nullcontext() if local is None else opened_engine(local, adapter, options, notes=print_note) as engine,
         MakingDisplay(quiet=quiet) as display,
     ):
         making = PlanMaking(planner=settings, budget=budget, price=list_price, progress=display.advance)
@@ -159,6 +166,7 @@ def check(source: PlanSource, guideline: GuidelineOption = None, cases: CasesOpt
 def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
     source: PlanSource,
     model: Annotated[str, typer.Option("--model", help="The local model, as `stage --model` takes it.")] = "default",
+    allow_server: AllowServer = None,
     split: Annotated[
         Literal["development", "calibration", "held_out"], typer.Option("--split", help="Which cases.")
     ] = "held_out",
@@ -183,6 +191,8 @@ def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
     Exit code 0: done; 2: not, the message says why; 130: interrupted.
     """
     from medorchestra.local.adapters import chosen_adapter
+    from medorchestra.local.engine_opening import opened_engine
+    from medorchestra.local.terminal import print_note
     from medorchestra.plan_files import format_plan, plan_path, read_plan
     from medorchestra.plan_terminal import CaseCount, score_lines
     from medorchestra.rehearsal import rehearse as run_rehearsal
@@ -194,9 +204,10 @@ def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
     plan, path = read_plan(source), plan_path(source)
     found = [case for case in _cases_of(plan, path, cases) if case.split == split]
     chosen = _evenly(found, limit)
+    options = _engine_options(context, gpu_layers, threads, allow_server)
     with (
         _interruptible(),
-        _engine(model, chosen_adapter(plan, model, adapter, path), gpu_layers, threads, context) as engine,
+        opened_engine(model, chosen_adapter(plan, model, adapter, path), options, notes=print_note) as engine,
         CaseCount(len(chosen), quiet=quiet) as count,
     ):
         scores = run_rehearsal(plan, chosen, engine, ledger=ledger, progress=count.advance)
@@ -346,18 +357,13 @@ def _budget(
     return Budget(max_requests, max_tokens, max_cost, price)
 
 
-@contextmanager
-def _engine(
-    model: str, adapter: Path | None, gpu_layers: int, threads: int | None, context: int | None
-) -> Iterator[Engine]:
-    """The local model, closed at the end."""
-    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
+def _engine_options(
+    context: int | None, gpu_layers: int, threads: int | None, allow_server: list[str] | None
+) -> EngineOptions:
+    from medorchestra.local.engine_opening import EngineOptions
 
-    engine = LlamaCppEngine(model, adapter=adapter, context_tokens=context, gpu_layers=gpu_layers, threads=threads)
-    try:
-        yield engine
-    finally:
-        engine.close()
+    servers = tuple(allow_server or ())
+    return EngineOptions(context_tokens=context, gpu_layers=gpu_layers, threads=threads, servers=servers)
 
 
 @contextmanager

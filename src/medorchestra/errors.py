@@ -8,7 +8,9 @@ MedorchestraError            catches everything this library raises on purpose
 ├── CaseError                fix the synthetic cases
 ├── SourceError              fix the input: missing file or column, wrong encoding, doubled ids ...
 ├── ModelError               fix the model or adapter file, or install what runs it
-│   └── ContextTooSmallError      a prompt does not fit the model's context (the executor handles this one)
+│   ├── ContextTooSmallError      a prompt does not fit the model's context (the executor handles this one)
+│   └── ServerFailedError         a model server is gone or fails: a report's answers fail, after several the run stops
+│       └── ServerRefusedError        it answers with an error status (`local/engine/server_client.py`)
 ├── StorageError             fix the machine: folder not writable, disk full, ledger not readable
 ├── SettingsError            fix the call: an option has an impossible value
 ├── CloudError               fix the cloud model's access: no key, refused, unreachable, no usable answer
@@ -64,6 +66,18 @@ class ContextTooSmallError(ModelError):
         super().__init__(f"prompt of {needed} tokens, room for {available}")
         self.needed = needed
         self.available = available
+
+
+class ServerFailedError(ModelError):
+    """A model server cannot be reached, breaks off, or answers with an error.
+
+    Attributes:
+        of_server: whether that tells of the server; False where it may lie in what it was asked.
+    """
+
+    def __init__(self, message: str, *, of_server: bool = True) -> None:
+        super().__init__(message)
+        self.of_server = of_server
 
 
 class StorageError(MedorchestraError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -72,6 +73,7 @@ def fitted_lines(fitted: Fitted) -> list[str]:
     lines = [
         f"adapter: {fitted.adapter.path} ({record['adapter_digest'][:19]}), trained on {counted} reports "
         f"({record['trained_on']}) in {record['seconds'] / 60:.0f} min; last loss {record['losses'][-1][1]:.3f}",
+        *_quantization_lines(record),
         f"PyTorch and llama.cpp: right answers differ in probability by {fitted.adapter.parity:.3f} on average",
         *calibration_lines(fitted.calibration),
     ]
@@ -79,6 +81,16 @@ def fitted_lines(fitted: Fitted) -> list[str]:
         return [*lines, "not validated: there are no held-out cases with a certain outcome"]
     scores = fitted.held_out
     return [*lines, record_line(fitted.plan.validation[-1]), *scores.lines(fitted.plan)]
+
+
+def _quantization_lines(record: Mapping[str, Any]) -> list[str]:
+    """Nothing where the base was trained on as its file holds it; records from before 4-bit training do not say so."""
+    if record.get("quantization", "none") == "none":
+        return []
+    return [
+        f"trained on the base in 4 bits ({record['quantization']}): right answers differ in probability by "
+        f"{record['difference_to_trained_base']:.3f} on average from those of the base that runs"
+    ]
 
 
 def calibration_lines(fitted: FittedCalibration) -> list[str]:

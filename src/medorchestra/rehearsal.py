@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from medorchestra.errors import CaseError, MedorchestraError, PlanError
 from medorchestra.local.answers import Answer, AnswerStatus
-from medorchestra.local.batch import opened_engine
 from medorchestra.local.calibrating import (
     OPEN,
     CalibrationSettings,
@@ -26,6 +25,7 @@ from medorchestra.local.calibrating import (
     fit_calibration,
 )
 from medorchestra.local.engine.protocol import Engine
+from medorchestra.local.engine_opening import opened_engine
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.records import Report
 from medorchestra.local.staged_report import StagedReport

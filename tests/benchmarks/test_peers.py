@@ -24,6 +24,7 @@ def two_reports() -> PeerTask:
     return PeerTask(
         model="model.gguf",
         adapter=None,
+        fused="model.gguf",
         threads=2,
         context_tokens=512,
         topic="topic",

@@ -64,8 +64,8 @@ def test_a_socket_would_be_refused(tmp_path, code):
 
 ASK_A_SERVER = """
 from medorchestra.errors import SettingsError
-from medorchestra.local.batch import opened_engine
 from medorchestra.local.engine.server import ServerEngine
+from medorchestra.local.engine_opening import opened_engine
 
 for make in (ServerEngine, lambda url: opened_engine(url).__enter__()):
     try:

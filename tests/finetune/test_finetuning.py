@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,7 +28,10 @@ from medorchestra.local.engine.gguf_file import file_digest, read_gguf_header
 from medorchestra.local.engine.llama_cpp import LlamaCppEngine
 from medorchestra.local.engine.model_files import find_model
 from medorchestra.local.engine.protocol import Conversation
-from medorchestra.phrases.composition import Composer
+from medorchestra.phrases.composition import Composer, CompositionSettings
+from medorchestra.phrases.report_writing import WritingHabits
+from medorchestra.plan import content_digest
+from medorchestra.topics import guideline_folder
 
 COMPACT = PLAN_BY_HAND.profile.model_copy(update={"prompt_form": "compact"})
 PLAN = PLAN_BY_HAND.model_copy(update={"profile": COMPACT})
@@ -119,10 +123,11 @@ class TensorOnCpu:
 class TrainedAlready:
     """Stands for the model in PyTorch and for its trainer: the weights are there."""
 
-    device, dtype = "cpu", "float32"
+    dtype = "float32"
     first, second = np.ones((4, 8), np.float32), np.zeros((8, 4), np.float32)
 
-    def __init__(self, *_, **__):
+    def __init__(self, *_, quantization="none", device=None, **__):
+        self.quantization, self.device = quantization, device or "cuda"
         name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.default.weight"
         self.masters = {name.format("A"): TensorOnCpu(self.first), name.format("B"): TensorOnCpu(self.second)}
 
@@ -131,6 +136,9 @@ class TrainedAlready:
 
     def forget(self):
         pass
+
+    def load(self, masters):
+        self.masters = masters
 
 
 @pytest.fixture
@@ -150,7 +158,7 @@ def quick(tmp_path, monkeypatch):
             check_adapter(read_gguf_header(adapter), read_gguf_header(base))
             return parity
 
-        monkeypatch.setattr(finetuning, "measure_parity", measured)
+        monkeypatch.setattr(finetuning, "measure_parity", getattr(run, "measure", measured))
         return finetune(PLAN, CASES, tmp_path / "adapters" / "tiny.gguf", base=base, settings=settings)
 
     return run
@@ -179,11 +187,110 @@ def test_an_adapter_that_fails_the_proof_does_not_replace_one_that_held(quick, t
     assert find_adapter(PLAN, tmp_path / "base.gguf", tmp_path / "plan.yaml") == path
 
 
+@pytest.fixture
+def in_4_bits(quick, monkeypatch):
+    """`quick` with a large base; called with two parities: of the trained base, and of the one that runs."""
+    measured = []
+
+    def run(trained, executed):
+        monkeypatch.setattr(finetuning, "chosen_quantization", lambda *_: "nf4")
+        monkeypatch.setattr(finetuning, "version", lambda name: f"of {name}")
+        found = iter((trained, executed))
+
+        def measure(plan, cases, model, base, adapter):
+            measured.append(model)
+            return next(found)
+
+        quick.measure = measure
+        return quick(None)
+
+    return run, measured
+
+
+def test_an_adapter_of_4_bits_is_proven_on_the_base_that_runs_and_says_how_far_the_trained_one_was(in_4_bits, quick):
+    run, measured = in_4_bits
+    plain = quick(0.01).record
+    record = run(0.2, 0.02).record
+    assert [(model.quantization, model.device) for model in measured] == [("nf4", "cuda"), ("none", "cpu")]
+    assert measured[1].masters is measured[0].masters
+    assert (record["quantization"], record["parity"], record["difference_to_trained_base"]) == ("nf4", 0.02, 0.2)
+    assert (record["device"], record["versions"]["bitsandbytes"]) == ("cuda", "of bitsandbytes")
+    assert plain["quantization"] == "none"
+    assert "difference_to_trained_base" not in plain
+    assert "bitsandbytes" not in plain["versions"]
+    assert record["identity"] != plain["identity"]
+
+
+def test_an_adapter_of_4_bits_that_reads_like_its_own_base_alone_fails_the_proof(in_4_bits, tmp_path):
+    run, _ = in_4_bits
+    with pytest.raises(ModelError, match=r"llama\.cpp reads with it otherwise than PyTorch"):
+        run(0.001, 0.2)
+    assert not (tmp_path / "adapters" / "tiny.gguf").exists()
+
+
+@pytest.mark.parametrize(("quantization", "way_out"), [("none", "train in 4 bits"), ("nf4", "take a smaller base")])
+def test_a_gpu_that_is_too_small_is_told_with_the_way_out(quick, monkeypatch, quantization, way_out):
+    torch = pytest.importorskip("torch", reason="needs the extra `finetune`")
+
+    def fail(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(TrainedAlready, "train", fail)
+    monkeypatch.setattr(finetuning, "chosen_quantization", lambda *_: quantization)
+    with pytest.raises(ModelError, match=f"base.gguf: the GPU's memory is too small to train it; {way_out}"):
+        quick(0.01)
+
+
 def test_an_adapter_that_was_never_proven_is_not_found(quick, tmp_path):
     with pytest.raises(ModelError, match=r"llama\.cpp reads with it otherwise than PyTorch"):
         quick(0.4)
     assert find_adapter(PLAN, tmp_path / "base.gguf", tmp_path / "plan.yaml") is None
     assert list((tmp_path / "adapters").glob("*.json")) == []
+
+
+# --------------------------------------------------------------------------------- the identity
+
+
+def shipped():
+    """The record of the adapter that comes with this library, and the settings that it tells."""
+    path = guideline_folder("pancreatic_cancer") / "adapters" / "SmolLM2-135M-Instruct.json"
+    record = json.loads(path.read_text("utf-8"))
+    told = record["settings"]
+    composition = told["data"]["composition"]
+    sets = {name: frozenset(composition[name]) for name in ("without_styles", "only_styles")}
+    composed = CompositionSettings(**composition | sets | {"habits": WritingHabits(**composition["habits"])})
+    data = {"without_styles": frozenset(told["data"]["without_styles"]), "composition": composed}
+    settings = FinetuneSettings(
+        data=TrainingSetSettings(**told["data"] | data),
+        training=TrainingSettings(**told["training"]),
+        lora=LoraSettings(**told["lora"]),
+        dtype=told["dtype"],
+        trained_on=told["trained_on"],
+    )
+    return record, settings
+
+
+@pytest.mark.parametrize("qlora", ["auto", "on", "off"])
+def test_what_was_trained_before_there_were_4_bits_keeps_its_identity(monkeypatch, qlora):
+    """Or the shipped adapter would be trained again by whoever makes it anew, and a killed training begin anew."""
+    record, settings = shipped()
+    plan = SimpleNamespace(
+        topic=record["topic"], digest=record["plan_digest"], questions_digest=record["questions_digest"]
+    )
+    data = SimpleNamespace(digest=record["data_digest"], counts=record["data"])
+    monkeypatch.setattr(finetuning, "file_digest", lambda _: record["base_digest"])
+
+    def identity(quantization):
+        facts = finetuning._facts(plan, Path(record["base"]), data, replace(settings, qlora=qlora), quantization)
+        return content_digest(facts)
+
+    assert identity("none") == record["identity"]
+    assert identity("nf4") != record["identity"]
+
+
+def test_a_choice_of_4_bits_that_there_is_not_is_refused():
+    with pytest.raises(SettingsError, match="qlora is 'maybe'; it must be one of auto, on, off"):
+        FinetuneSettings(qlora="maybe")
 
 
 # ------------------------------------------------------------------------------- a whole run

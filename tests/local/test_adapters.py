@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from local.engine.gguf_writing import TINY_ADAPTER, TINY_MODEL, adapter_tensors, model_tensors, write_gguf
-from small_batch import CITATION, CONTENT, PLAN, plan_with, with_prompt
+from small_batch import CITATION, CONTENT, PLAN, plan_with, small_engine, with_prompt
 
-from medorchestra.errors import ModelError
+from medorchestra.errors import ModelError, SettingsError
 from medorchestra.local import adapters
 from medorchestra.local.adapters import QUESTIONS_KEY, chosen_adapter, find_adapter
 from medorchestra.local.engine.adapter_fit import BASE_DIGEST
@@ -152,3 +152,19 @@ def test_a_model_that_is_not_there_is_told_where_an_adapter_is_looked_for(plan_f
     adapter()
     with pytest.raises(ModelError, match=r"missing\.gguf.*no such file"):
         chosen_adapter(PLAN, "missing.gguf", "auto", plan_file)
+
+
+@pytest.mark.parametrize("named", [None, "none", "auto"])
+def test_for_a_model_server_none_is_looked_for(plan_file, adapter, named):
+    adapter()
+    assert chosen_adapter(PLAN, "http://127.0.0.1:9#reader-1", named, plan_file) is None
+
+
+def test_a_path_for_a_model_server_is_refused(plan_file, tmp_path):
+    with pytest.raises(SettingsError, match="a model server reads with the adapter that it was started with"):
+        chosen_adapter(PLAN, "http://127.0.0.1:9", tmp_path / "own.gguf", plan_file)
+
+
+def test_an_engine_that_is_given_has_its_own(plan_file, adapter):
+    adapter()
+    assert chosen_adapter(PLAN, small_engine(), "auto", plan_file) is None

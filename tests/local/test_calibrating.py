@@ -11,7 +11,7 @@ import pytest
 from small_batch import PLAN, small_engine, small_reports
 
 from medorchestra.calibration import FEWEST_KEPT
-from medorchestra.errors import CaseError, SettingsError
+from medorchestra.errors import CaseError, ModelError, SettingsError
 from medorchestra.local.calibrating import (
     OPEN,
     CalibrationSettings,
@@ -20,6 +20,7 @@ from medorchestra.local.calibrating import (
     fit_calibration,
     with_calibration,
 )
+from medorchestra.local.engine.protocol import ModelIdentity
 from medorchestra.local.engine.scripted import ScriptedEngine
 from medorchestra.local.records import Report
 from medorchestra.local.staging import Stager
@@ -376,3 +377,13 @@ def test_neither_report_text_nor_labels_stand_in_errors_reprs_logs_or_the_calibr
         shown.append("".join(traceback.format_exception(error)))
     assert len(shown) == 7
     assert not any(CANARY in text for text in shown)
+
+
+def test_a_model_that_can_only_choose_is_refused_before_it_reads(monkeypatch):
+    asked = []
+    engine = small_engine(asked.append)
+    chooses = ModelIdentity("reader-1", "sha256:1", settings={"engine": "server", "probabilities": False})
+    monkeypatch.setattr(engine, "_identity", chooses)
+    with pytest.raises(ModelError, match="reader-1: its server gives no probabilities that can be relied on"):
+        fit_calibration(PLAN, LABELLED[:30], engine)
+    assert asked == []

@@ -13,7 +13,15 @@ from small_workers import Watched, table_of, timeless
 from typer.testing import CliRunner
 
 from medorchestra.cli import app
-from medorchestra.errors import MedorchestraError, SettingsError, SourceError, StorageError, UnvalidatedPlanError
+from medorchestra.errors import (
+    MedorchestraError,
+    ModelError,
+    ServerFailedError,
+    SettingsError,
+    SourceError,
+    StorageError,
+    UnvalidatedPlanError,
+)
 from medorchestra.local.batch import as_batch, stage_to_files
 from medorchestra.local.connectors import read_reports
 from medorchestra.local.ray_cluster import ActorPool, connected, ray_module
@@ -110,6 +118,23 @@ def test_errors_of_workers_come_back_as_they_are_and_ray_s_logs_hold_no_report_t
     assert next(logs.rglob("*.log"))
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert (logs.parents[2].stat().st_mode & 0o077) == 0
+
+
+@marked
+def test_a_worker_whose_model_server_is_gone_ends_the_run_with_what_to_do(ray_here, tmp_path):
+    with pytest.raises(ModelError, match=r"failed for 5 reports in a row.*not reachable.*the same command goes on"):
+        stage_dataset(
+            dataset(ray_here, small_reports(12)), PLAN, out=tmp_path / "out", model=gone, actors=1, unvalidated=True
+        )
+    assert not (tmp_path / "out" / "results.parquet").exists()
+
+
+def gone(plan):
+    return small_engine(_no_reply)
+
+
+def _no_reply(asked):
+    raise ServerFailedError("model server http://10.0.0.7:8080: not reachable")
 
 
 def test_reports_that_end_every_worker_stop_the_run_and_are_named(tmp_path):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medorchestra.errors import ModelError
+from medorchestra.finetune.nf4 import Quantization, quantize_layers
 from medorchestra.finetune.training_prompts import BranchedPrompt
 
 _INSTALL = "pip install 'medorchestra[finetune]' (on a machine without GPU, torch's CPU build is enough)"
@@ -70,9 +71,9 @@ def _keep_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def training_device(torch: Any) -> tuple[str, Any]:
-    """(device, type of the numbers): bfloat16 where the hardware computes it, else float32."""
-    if torch.cuda.is_available():
+def training_device(torch: Any, device: str | None = None) -> tuple[str, Any]:
+    """(device, type of the numbers): a GPU unless told; bfloat16 where the hardware computes it, else float32."""
+    if device != "cpu" and torch.cuda.is_available():
         return "cuda", torch.bfloat16
     has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return "cpu", torch.bfloat16 if has_bf16 else torch.float32
@@ -81,13 +82,26 @@ def training_device(torch: Any) -> tuple[str, Any]:
 class BranchedModel:
     """A base model with a LoRA adapter that is being trained.
 
+    Where the base is in 4 bits, the backward pass computes again what would otherwise be kept for it: where the weights
+    take too much memory, that would, too.
+
     Attributes:
         device: where it computes.
         dtype: the numbers it computes with.
+        quantization: of the base's linear layers.
         masters: name -> the adapter's weights in float32; the model computes with a copy in its own type.
     """
 
-    def __init__(self, base: Path, lora: LoraSettings, *, seed: int, dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        base: Path,
+        lora: LoraSettings,
+        *,
+        seed: int,
+        dtype: str | None = None,
+        quantization: Quantization = "none",
+        device: str | None = None,
+    ) -> None:
         """Load the base from its GGUF and put a fresh adapter on every linear layer.
 
         Args:
@@ -95,22 +109,28 @@ class BranchedModel:
             lora: the adapter's form.
             seed: of the adapter's first weights.
             dtype: `float32` or `bfloat16`; default what the hardware computes fastest.
+            quantization: `nf4`: the base's linear layers are held in 4 bits (see `chosen_quantization`).
+            device: `cpu`: not on a GPU, even if there is one.
 
         Raises:
-            ModelError: a package is missing, or transformers cannot read this GGUF.
+            ModelError: a package is missing, transformers cannot read this GGUF, or bitsandbytes cannot quantize it.
         """
         torch = self.torch = require_torch()
         from peft import LoraConfig, get_peft_model
 
-        self.device, kind = training_device(torch)
+        self.device, kind = training_device(torch, device)
         self._kind = getattr(torch, dtype) if dtype else kind
-        self.dtype = str(self._kind).removeprefix("torch.")
+        self.dtype, self.quantization = str(self._kind).removeprefix("torch."), quantization
         model = _load_base(torch, base)
+        if quantization == "nf4":
+            quantize_layers(model, device=self.device, compute=self._kind)
         torch.manual_seed(seed)
         form = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft still calls what transformers has renamed
             self._model: Any = get_peft_model(model, form)
+            if quantization == "nf4":
+                model.gradient_checkpointing_enable({"use_reentrant": False})
         working = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float().to(self.device) for name, p in working.items()}
         self._model.to(self.device, self._kind)

@@ -1,7 +1,8 @@
 """`finetune`: from a plan, a base model and synthetic cases to an adapter, with a record of how it came about.
 
 Composes the steps: what is trained on, training, the GGUF, and the proof that llama.cpp reads with it what PyTorch
-reads. Rehearsal and calibration of the pair are `rehearsal`'s business.
+reads. That proof is always on the base as the GGUF holds it, also where 4-bit layers were trained on (`nf4`). Rehearsal
+and calibration of the pair are `rehearsal`'s business.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,6 +21,7 @@ from typing import Any, Literal
 from medorchestra.errors import ModelError, StorageError
 from medorchestra.finetune.adapter_file import BaseShape, write_adapter
 from medorchestra.finetune.branched_model import BranchedModel, LoraSettings, require_torch
+from medorchestra.finetune.nf4 import QloraChoice, Quantization, check_choice, chosen_quantization
 from medorchestra.finetune.training import Trained, Trainer, TrainingProgress, TrainingSettings
 from medorchestra.finetune.training_prompts import PromptMaker
 from medorchestra.finetune.training_set import TrainingSet, TrainingSetSettings, training_set
@@ -47,6 +50,7 @@ class FinetuneSettings:
         lora: its form.
         dtype: numbers that training computes with; default what the hardware is fastest at.
         trained_on: `clinical` where any text is not synthetic: such an adapter must never leave.
+        qlora: whether the base is held in 4 bits while it is trained; `auto`: see `chosen_quantization`.
     """
 
     data: TrainingSetSettings = field(default_factory=TrainingSetSettings)
@@ -54,6 +58,17 @@ class FinetuneSettings:
     lora: LoraSettings = field(default_factory=LoraSettings)
     dtype: str | None = None
     trained_on: TrainedOn = "synthetic"
+    qlora: QloraChoice = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice(self.qlora)
+
+    def facts(self) -> dict[str, Any]:
+        """What of it counts for the identity of an adapter, as JSON holds it. Not `qlora`: what comes of it does."""
+        told = asdict(self)
+        del told["qlora"]
+        found: dict[str, Any] = json.loads(json.dumps(told, default=sorted))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,7 @@ class FinetunedAdapter:
     Attributes:
         path: the GGUF.
         record: content of the record beside it.
-        parity: mean difference between PyTorch and llama.cpp (see `PARITY_DIFFERENCE`).
+        parity: mean difference between PyTorch and llama.cpp on the same base (see `PARITY_DIFFERENCE`).
     """
 
     path: Path
@@ -104,33 +119,41 @@ def finetune(  # noqa: PLR0913 - plan, cases and bank are what is learned; base 
     if path.suffix != ".gguf":
         raise ModelError(f"{path}: name the adapter's file with the ending .gguf")
     require_loading_allowed()
-    require_torch()
+    torch = require_torch()
     base_path = base if isinstance(base, Path) else find_model(base)
+    quantization = chosen_quantization(torch, base_path, settings.qlora)
     data = training_set(plan, cases, bank, settings.data)
-    facts = _facts(plan, base_path, data, settings)
+    facts = _facts(plan, base_path, data, settings, quantization)
     identity = content_digest(facts)
     finished = _finished(path, identity)
     if finished is not None:
         return finished
     folder = path.with_suffix(".training")
-    with LlamaCppEngine(base_path) as engine:
+    with LlamaCppEngine(base_path) as engine, _memory_named(torch, base_path, quantization):
         maker = PromptMaker(plan, engine)
-        model = BranchedModel(base_path, settings.lora, seed=settings.training.seed, dtype=settings.dtype)
+        model = BranchedModel(
+            base_path, settings.lora, seed=settings.training.seed, dtype=settings.dtype, quantization=quantization
+        )
         trainer = Trainer(model, maker, data.cases, settings.training, folder=folder, identity=identity)
         trained = trainer.train(progress)
     unproven = folder / path.name  # where nothing takes it for the plan's adapter
     _export(unproven, model, settings, base_path, facts)
-    parity = measure_parity(plan, data.cases[:PARITY_CASES], model, base_path, unproven)
-    if not parity <= PARITY_DIFFERENCE:  # so written that it also catches what is no number
-        raise ModelError(
-            f"{unproven}: llama.cpp reads with it otherwise than PyTorch (mean difference {parity:.3f}, at most "
-            f"{PARITY_DIFFERENCE} is quantization); this base's architecture is not supported for training"
-        )
+    parity, proof = _prove(plan, data.cases[:PARITY_CASES], model, base_path, unproven, settings)
     _put_in_place(unproven, path)
-    record = facts | {"identity": identity} | _outcome(path, model, trained, parity, maker)
+    record = facts | {"identity": identity} | _outcome(path, model, trained, maker, proof)
     write_whole(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     trainer.forget()
     return FinetunedAdapter(path, record, parity)
+
+
+@contextmanager
+def _memory_named(torch: Any, base: Path, quantization: Quantization) -> Iterator[None]:
+    """Says what to do where a GPU's memory is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        way_out = "take a smaller base" if quantization == "nf4" else "train in 4 bits (--qlora on), or a smaller base"
+        raise ModelError(f"{base.name}: the GPU's memory is too small to train it; {way_out}") from None
 
 
 def _finished(path: Path, identity: str) -> FinetunedAdapter | None:
@@ -144,9 +167,13 @@ def _finished(path: Path, identity: str) -> FinetunedAdapter | None:
     return None
 
 
-def _facts(plan: Plan, base: Path, data: TrainingSet, settings: FinetuneSettings) -> dict[str, Any]:
-    """What decides how the adapter will be."""
-    return {
+def _facts(
+    plan: Plan, base: Path, data: TrainingSet, settings: FinetuneSettings, quantization: Quantization
+) -> dict[str, Any]:
+    """What decides how the adapter will be. A quantization is told where there is one: what was trained before there
+    was any keeps its identity.
+    """
+    facts = {
         "schema_version": 1,
         "topic": plan.topic,
         "plan_digest": plan.digest,
@@ -156,11 +183,17 @@ def _facts(plan: Plan, base: Path, data: TrainingSet, settings: FinetuneSettings
         "trained_on": settings.trained_on,
         "data_digest": data.digest,
         "data": data.counts,
-        "settings": json.loads(json.dumps(asdict(settings), default=sorted)),
+        "settings": settings.facts(),
     }
+    return facts if quantization == "none" else facts | {"quantization": quantization}
 
 
-def _outcome(path: Path, model: BranchedModel, trained: Trained, parity: float, maker: PromptMaker) -> dict[str, Any]:
+def _outcome(
+    path: Path, model: BranchedModel, trained: Trained, maker: PromptMaker, proof: dict[str, float]
+) -> dict[str, Any]:
+    packages = ["torch", "transformers", "peft", "gguf", "llama-cpp-python"]
+    if model.quantization != "none":
+        packages.append("bitsandbytes")
     return {
         "adapter_digest": file_digest(path),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -168,10 +201,11 @@ def _outcome(path: Path, model: BranchedModel, trained: Trained, parity: float, 
         "seconds": round(trained.seconds, 1),
         "device": model.device,
         "dtype": model.dtype,
+        "quantization": model.quantization,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "gguf", "llama-cpp-python")},
+        "versions": {name: version(name) for name in packages},
         "questions_left_out": dict(maker.unanswerable),
-        "parity": round(parity, 4),
+        **proof,
         "losses": [list(pair) for pair in trained.losses],
     }
 
@@ -197,6 +231,41 @@ def _put_in_place(unproven: Path, path: Path) -> None:
         unproven.replace(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}; check folder and free space") from None
+
+
+def _prove(
+    plan: Plan,
+    cases: Sequence[SyntheticCase],
+    model: BranchedModel,
+    base: Path,
+    adapter: Path,
+    settings: FinetuneSettings,
+) -> tuple[float, dict[str, float]]:
+    """Compare PyTorch with llama.cpp, both on the base as its GGUF holds it.
+
+    What 4-bit layers were trained on is another base: how much it differs from the one that runs is told, but it says
+    nothing of whether the adapter was written and read rightly. So the proof is done on the weights of the GGUF, as for
+    any other adapter, and on the CPU: the GPU may be too small for them.
+
+    Returns:
+        the mean difference, and what the record says of it.
+
+    Raises:
+        ModelError: it is more than quantization explains, or nothing could be compared.
+    """
+    told = {}
+    if model.quantization != "none":
+        told["difference_to_trained_base"] = round(measure_parity(plan, cases, model, base, adapter), 4)
+        executed = BranchedModel(base, settings.lora, seed=settings.training.seed, dtype=settings.dtype, device="cpu")
+        executed.load(model.masters)
+        model = executed
+    parity = measure_parity(plan, cases, model, base, adapter)
+    if not parity <= PARITY_DIFFERENCE:  # so written that it also catches what is no number
+        raise ModelError(
+            f"{adapter}: llama.cpp reads with it otherwise than PyTorch (mean difference {parity:.3f}, at most "
+            f"{PARITY_DIFFERENCE} is quantization); this base's architecture is not supported for training"
+        )
+    return parity, {"parity": round(parity, 4), **told}
 
 
 def measure_parity(

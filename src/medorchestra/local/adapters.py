@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from medorchestra.errors import ModelError
+from medorchestra.errors import ModelError, SettingsError
 from medorchestra.local.engine.adapter_fit import BASE_DIGEST
 from medorchestra.local.engine.gguf_file import file_digest, read_gguf_header
 from medorchestra.local.engine.model_files import find_model
+from medorchestra.local.engine.protocol import Engine
+from medorchestra.local.engine.server_address import is_server_url
 from medorchestra.plan import Plan
 from medorchestra.topics import guideline_folder
 
@@ -56,20 +58,41 @@ def _fitting(plan: Plan, model: str | Path, folder: Path) -> list[Path]:
     return [header.path for header in asked if header.text(BASE_DIGEST) == digest]
 
 
-def chosen_adapter(plan: Plan, model: str | Path, named: str | Path | None, beside: Path | None = None) -> Path | None:
-    """The adapter that a user means.
+def chosen_adapter(
+    plan: Plan, model: str | Path | Engine, named: str | Path | None, beside: Path | None = None
+) -> Path | None:
+    """The adapter that a user means. None for a model server and for an engine that is given: they have their own.
 
     Args:
         plan: the plan, as it will be run.
-        model: as `find_model` takes it.
+        model: as `opened_engine` takes it.
         named: `auto`: the one found beside the plan, if any; `none` or None: none; else a path.
         beside: the plan's file.
 
     Raises:
+        SettingsError: a path for a model server.
         ModelError: as in `find_adapter` and `find_model`.
     """
+    if not isinstance(model, str | Path):
+        return None
+    if is_server_url(model):
+        no_adapter(named)
+        return None
     if named is None or named == "none":
         return None
     if named != "auto":
         return Path(named)
     return find_adapter(plan, model, beside)
+
+
+def no_adapter(named: str | Path | None) -> None:
+    """Refuse an adapter for a model server.
+
+    Raises:
+        SettingsError: one is named: it has to be loaded there.
+    """
+    if named not in (None, "auto", "none"):
+        raise SettingsError(
+            f"adapter {named}: a model server reads with the adapter that it was started with; load it there "
+            "(llama-server --lora, vLLM --lora-modules), and leave it out here"
+        )

@@ -8,18 +8,17 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medorchestra.errors import SettingsError
 from medorchestra.local.adapters import chosen_adapter
 from medorchestra.local.connectors import ReportBatch, batch_of, read_reports
 from medorchestra.local.engine.protocol import Engine
-from medorchestra.local.engine.server_address import is_server_url
+from medorchestra.local.engine_opening import opened_engine
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.results import Results
 from medorchestra.local.results_files import ResultsWriter, write_run
@@ -104,8 +103,9 @@ def stage(  # noqa: PLR0913 - each with a default that is right for most
 
     Raises:
         UnvalidatedPlanError: the plan has no validation record for this model and adapter.
-        PlanError, SourceError, ModelError, StorageError: before any report is read, or (StorageError) when the
-            ledger cannot be written any more. What is wrong with one report is a status of its row instead.
+        PlanError, SourceError, ModelError, StorageError: before any report is read; later only where the ledger
+            cannot be written any more (StorageError) or the model's server is gone (ModelError, see `server_watch`).
+            What is wrong with one report is a status of its row instead.
     """
     the_plan = plan if isinstance(plan, Plan) else read_plan(plan)
     batch = as_batch(reports)
@@ -171,48 +171,7 @@ def as_batch(reports: object) -> ReportBatch:
 
 def _adapter(plan: Plan, model: str | Path | Engine, named: str | Path | None, source: object) -> Path | None:
     """The adapter meant by the arguments of `stage`."""
-    if not isinstance(model, str | Path):
-        return None
-    if is_server_url(model):
-        no_adapter(named)
-        return None
     return chosen_adapter(plan, model, named, plan_path(source) if isinstance(source, str | Path) else None)
-
-
-def no_adapter(named: str | Path | None) -> None:
-    """Raises SettingsError where an adapter is named for a model server: it has to be loaded there."""
-    if named not in (None, "auto", "none"):
-        raise SettingsError(
-            f"adapter {named}: a model server reads with the adapter that it was started with; load it there "
-            "(llama-server --lora, vLLM --lora-modules), and leave it out here"
-        )
-
-
-@contextmanager
-def opened_engine(model: str | Path | Engine, adapter: Path | None = None) -> Iterator[Engine]:
-    """The engine for a model name, path or server, closed at the end; an engine that is given stays open.
-
-    Raises:
-        SettingsError: an adapter for a model server, or one that is neither on this machine nor allowed.
-        ModelError: the model cannot be loaded, or its server cannot be relied on.
-    """
-    if not isinstance(model, str | Path):
-        yield model
-        return
-    engine: Engine
-    if isinstance(model, str) and is_server_url(model):
-        from medorchestra.local.engine.server import ServerEngine
-
-        no_adapter(adapter)
-        engine = ServerEngine(model)
-    else:
-        from medorchestra.local.engine.llama_cpp import LlamaCppEngine
-
-        engine = LlamaCppEngine(model, adapter=adapter)
-    try:
-        yield engine
-    finally:
-        engine.close()
 
 
 def _watched(staged: Iterator[StagedReport], progress: Progress | None) -> Iterator[StagedReport]:

@@ -22,7 +22,7 @@ from medorchestra.calibration import (
     conformal_floor,
     fit_temperature,
 )
-from medorchestra.errors import CaseError, SettingsError
+from medorchestra.errors import CaseError, ModelError, SettingsError
 from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.records import Report
@@ -107,10 +107,17 @@ def fit_calibration(
 
     Raises:
         CaseError: too few labelled outcomes, or a label that the plan does not have.
+        ModelError: the engine gives no probabilities: there is nothing to calibrate.
         StorageError: the ledger cannot be used.
     """
     settings = settings or CalibrationSettings()
     _check(plan, labelled)
+    if not engine.identity.gives_probabilities:
+        raise ModelError(
+            f"model {engine.identity.name}: its server gives no probabilities that can be relied on, so there is "
+            "nothing to calibrate, and every decision goes to a person; use a server that gives log-probabilities "
+            "(llama-server, vLLM), or a GGUF file"
+        )
     bare = plan.model_copy(update={"validation": (), "calibrations": ()})
     with Ledger.open(Path(ledger)) if ledger is not None else nullcontext(None) as book:
         stager = Stager(bare, engine, book)

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
-from medorchestra.errors import ContextTooSmallError
+from medorchestra.errors import ContextTooSmallError, ServerFailedError
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.asking import Inquiry
 from medorchestra.local.engine.protocol import Conversation, Engine
@@ -50,12 +50,14 @@ class Reading:
         seconds: wall time.
         seconds_in_model: of these, inside the engine: reading the report and answering, without the choice of what is
             read and the search for evidence.
+        lost: what the model's server did, where it failed and gave nothing at all for this report; else None.
     """
 
     answers: tuple[Answer, ...]
     tokens: int
     seconds: float
     seconds_in_model: float
+    lost: str | None = None
 
 
 @dataclass(slots=True)
@@ -66,9 +68,13 @@ class _Reading:
     answers: dict[str, Answer] = field(default_factory=dict)
     prefix_tokens: int = 0
     seconds_in_model: float = 0.0
+    server_failed: str | None = None
+    given_up: bool = False
 
     def fail(self, subtask: Subtask, error: Exception) -> None:
         """An answer without a reading, where there is none yet."""
+        if isinstance(error, ServerFailedError) and error.of_server:
+            self.server_failed = str(error)
         self.answers.setdefault(subtask.id, _failure(subtask, error, len(self.focus.text)))
 
 
@@ -118,15 +124,19 @@ class Executor:
             readings = self.readings(so_far.focus, asked, answers)
         except Exception as error:  # noqa: BLE001 - text that the engine cannot take, such as half a character
             readings = []
-            answers |= {subtask.id: _failure(subtask, error, len(report.text)) for subtask in asked}
+            answers.clear()
+            for subtask in asked:
+                so_far.fail(subtask, error)
         if next_round is not None and len(readings) != 1:
             self._ask_in_rounds(so_far, readings, next_round)
         else:
             for excerpt, group in readings:
                 self._ask_group(so_far, excerpt, group, next_round)
         ordered = tuple(answers[subtask.id] for subtask in asked if subtask.id in answers)
-        tokens = so_far.prefix_tokens + sum(answer.tokens for answer in ordered)
-        return Reading(ordered, tokens, time.perf_counter() - started, so_far.seconds_in_model)
+        answering = sum(answer.tokens for answer in ordered)
+        tokens = so_far.prefix_tokens + answering
+        lost = None if answering else so_far.server_failed
+        return Reading(ordered, tokens, time.perf_counter() - started, so_far.seconds_in_model, lost)
 
     # --------------------------------------------------------- what is read
 
@@ -198,6 +208,8 @@ class Executor:
         """Read an excerpt once and ask its subtasks."""
         opened = OpenReport(self.engine, Conversation(self._head, excerpt.text))
         try:
+            if so_far.given_up:
+                raise ServerFailedError(so_far.server_failed or "")
             batches = _batches(group, so_far.answers, next_round)
             first = next(batches, None)
             if first is None:
@@ -211,6 +223,7 @@ class Executor:
         finally:
             so_far.prefix_tokens += opened.prefix_tokens
             so_far.seconds_in_model += opened.seconds
+            so_far.given_up = so_far.given_up or opened.given_up
 
     def _ask_batch(self, opened: OpenReport, so_far: _Reading, excerpt: Excerpt, batch: Sequence[Subtask]) -> None:
         """Ask subtasks of an open report: together what can be, the others one by one."""
@@ -220,7 +233,10 @@ class Executor:
         for inquiry in inquiries:
             if inquiry.subtask.id not in so_far.answers:
                 opened.mend()
-                so_far.answers[inquiry.subtask.id] = self._ask(inquiry)
+                try:
+                    so_far.answers[inquiry.subtask.id] = self._ask(inquiry)
+                except Exception as error:  # noqa: BLE001 - becomes a status; the others are asked all the same
+                    so_far.fail(inquiry.subtask, error)
 
     def _inquiry(self, opened: OpenReport, focus: FocusedReading, excerpt: Excerpt, subtask: Subtask) -> Inquiry:
         finding = self._findings[subtask.finding] if subtask.finding else None
@@ -244,11 +260,7 @@ class Executor:
 
     def _ask(self, inquiry: Inquiry) -> Answer:
         started = time.perf_counter()
-        try:
-            answer = inquiry.ask()
-        except Exception as error:  # noqa: BLE001 - as above
-            return _failure(inquiry.subtask, error, len(inquiry.focus.text))
-        return _read_of(inquiry, answer, time.perf_counter() - started)
+        return _read_of(inquiry, inquiry.ask(), time.perf_counter() - started)
 
 
 def _batches(

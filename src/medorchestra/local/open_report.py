@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
-from medorchestra.errors import ContextTooSmallError
+from medorchestra.errors import ContextTooSmallError, ServerFailedError
 from medorchestra.local.engine.protocol import Choice, Conversation, Engine, Generated, Scored, Session
 
 MOST_REPEATS = 3
 """How often a report is opened again at most. Once because questions failed together, and once for each that breaks the
 engine's memory of the report; where even that does not help, reading it yet again would not either."""
+
+MOST_SILENCES = 2
+"""After so many questions in a row that a model server failed, none is sent any more: each takes minutes where it does
+not answer. Once because questions failed together, and once for the first that was asked alone."""
 
 
 class OpenReport:
@@ -36,6 +40,13 @@ class OpenReport:
         self._session: Session | None = None
         self._spoilt = False
         self._repeats = 0
+        self._silences = 0
+        self._silent = ""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the model's server failed so often that nothing is sent to it any more."""
+        return self._silences >= MOST_SILENCES
 
     def __enter__(self) -> Self:
         """Open the report. Raises what the engine raises."""
@@ -52,7 +63,7 @@ class OpenReport:
         Raises:
             what the engine raises.
         """
-        if self._spoilt and self._repeats < MOST_REPEATS:
+        if self._spoilt and self._repeats < MOST_REPEATS and not self.given_up:
             self._repeats += 1
             self._session = None
             with self._timed():
@@ -95,14 +106,19 @@ class OpenReport:
         """The session, timed; notes whether it may have been spoilt."""
         if self._session is None:
             raise RuntimeError("the report is not open")
+        if self.given_up:
+            raise ServerFailedError(self._silent)
         try:
             with self._timed():
                 yield self._session
         except (ContextTooSmallError, ValueError):
             raise  # an engine refuses such questions before it computes anything
-        except Exception:
+        except Exception as error:
             self._spoilt = True
+            if isinstance(error, ServerFailedError) and error.of_server:
+                self._silences, self._silent = self._silences + 1, str(error)
             raise
+        self._silences = 0
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -32,8 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from medorchestra.errors import MedorchestraError, ModelError, SourceError
-from medorchestra.local.adapters import chosen_adapter
-from medorchestra.local.batch import no_adapter
+from medorchestra.local.adapters import chosen_adapter, no_adapter
 from medorchestra.local.connectors.batches import batch_of
 from medorchestra.local.connectors.columns import ID_COLUMN, TEXT_COLUMN, find_column
 from medorchestra.local.connectors.rows import reports_in

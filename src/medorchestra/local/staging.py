@@ -20,6 +20,7 @@ from medorchestra.local.lazy_plan import LazyPlan
 from medorchestra.local.ledger import AnswerStore, RunKey
 from medorchestra.local.records import Report
 from medorchestra.local.scope import scope_problems
+from medorchestra.local.server_watch import ServerWatch
 from medorchestra.local.staged_report import ReportStatus, StagedReport
 from medorchestra.local.validation import doubt_of, validation_of
 from medorchestra.plan import Plan, Subtask
@@ -38,6 +39,7 @@ class Stager:
         self.engine = engine
         self._ledger = ledger
         self._executor = Executor(plan, engine)
+        self._watch = ServerWatch(engine, kept=ledger is not None)
         self._calibration = plan.calibration_for(engine.identity.digest, engine.identity.adapter_digest)
         doubt = doubt_of(plan, engine.identity)
         self._doubts = () if doubt is None else (doubt,)
@@ -75,6 +77,7 @@ class Stager:
         """Stage reports in order. One bad report never stops the others.
 
         Raises:
+            ModelError: the model's server is gone (see `server_watch`).
             StorageError: the ledger cannot be written any more; what was finished before is in it.
         """
         for report in reports:
@@ -84,6 +87,7 @@ class Stager:
         """Stage one report: answers that the ledger holds are taken from it, the others are asked and stored.
 
         Raises:
+            ModelError: the model's server is gone: this report was one too many without an answer.
             StorageError: the ledger cannot be read or written.
         """
         started = time.perf_counter()
@@ -103,6 +107,7 @@ class Stager:
                 )
             fresh = {answer.subtask: answer for answer in reading.answers}
             self._store(report, fresh)
+            self._watch.note(report, reading)
             answers |= fresh | skipped
         ordered = tuple(answers[subtask.id] for subtask in self.plan.subtasks)
         staged = self._decided(report, ordered, started, len(stored))

@@ -5,6 +5,7 @@ Ids and counts only, unless `show_decisions` asks for the quotes. Plain lines wh
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,11 @@ from medorchestra.local.staged_report import ReportStatus, StagedReport
 
 PLAIN_EVERY_SECONDS = 10.0
 """How often a plain progress line is written."""
+
+
+def print_note(note: str) -> None:
+    """What a person should know of the run that begins, on a line of stderr."""
+    sys.stderr.write(f"medorchestra: {note}\n")
 
 
 class ProgressDisplay:

@@ -93,8 +93,12 @@ def test_the_command_stages_with_a_server_of_this_machine_and_says_what_it_lacks
         (["--model", "http://192.0.2.1:8080"], "--allow-server 192.0.2.1:8080"),
         (["--model", "http://192.0.2.1:8080", "--allow-server", "192.0.2.1"], "is not HOST:PORT"),
         (
-            ["--model", "http://127.0.0.1:9", "--threads", "2", "--adapter", "a.gguf"],
-            "--adapter, --threads: a matter of",
+            ["--model", "http://127.0.0.1:9", "--threads", "2", "--gpu-layers", "-1"],
+            "--gpu-layers, --threads: a matter of",
+        ),
+        (
+            ["--model", "http://127.0.0.1:9", "--adapter", "a.gguf"],
+            "adapter a.gguf: a model server reads with the adapter",
         ),
         (["--model", "http://user:word@127.0.0.1:9"], "cannot be read"),
     ],

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from local.small_batch import PLAN, scripted_reading, small_reports
 
 from medorchestra.local.calibrating import LabelledReport
+from medorchestra.local.engine.protocol import Scored
 from medorchestra.local.engine.scripted import ScriptedEngine
 from medorchestra.local.evaluation.predictions import LabelledCase
 from medorchestra.local.evaluation.strategies import STRATEGIES, make_strategies
@@ -44,6 +45,34 @@ class Noting(ScriptedEngine):
     def open(self, conversation):
         self.conversations.append(conversation)
         with super().open(conversation) as session:
+            yield session
+
+
+class Choosing(Noting):
+    """Can only choose, as a server without log-probabilities does.
+
+    Args:
+        scores: whether the answer to a question is scored all the same.
+    """
+
+    def __init__(self, *arguments, scores=lambda question: False, **options):
+        super().__init__(*arguments, **options)
+        self._scores = scores
+
+    @contextmanager
+    def open(self, conversation):
+        with super().open(conversation) as session:
+            score = session.choose
+
+            def choose(question, candidates):
+                scored = score(question, candidates)
+                if self._scores(question):
+                    return scored
+                best = scored.probabilities.index(max(scored.probabilities))
+                marks = tuple(float(place == best) for place in range(len(candidates)))
+                return Scored(marks, scored.tokens, scored=False)
+
+            session.choose = choose
             yield session
 
 

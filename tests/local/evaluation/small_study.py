@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +75,7 @@ class Readers:
         self.reads_well = lambda model, adapter: adapter is not None
         self.thoughts = lambda asked: f"thought {asked.seed}"
 
-    def open(self, model, *, adapter=None):
+    def open(self, model, *, adapter=None, **_):
         assert all(engine._closed for engine in self._engines), "one model in memory at a time"
         who = (str(model), None if adapter is None else Path(adapter).name)
         self.opened.append(who)
@@ -90,7 +89,7 @@ class Readers:
         if who[1] is not None:
             engine._identity = replace(engine.identity, adapter=who[1], adapter_digest=content_digest(who[1]))
         self._engines.append(engine)
-        return closing(engine)
+        return engine
 
     def _reply(self, asked, *, well):
         if asked.candidates is None:

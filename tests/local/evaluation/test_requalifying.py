@@ -13,9 +13,10 @@ from medorchestra.errors import SettingsError
 from medorchestra.intervals import Z_95
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.calibrating import OPEN, LabelledReport
+from medorchestra.local.engine.protocol import ModelIdentity
 from medorchestra.local.evaluation.measures import needed_pairs
 from medorchestra.local.evaluation.predictions import LabelledCase, Prediction, StrategyRun
-from medorchestra.local.evaluation.requalifying import requalify
+from medorchestra.local.evaluation.requalifying import requalify, require_two_models
 from medorchestra.local.records import Report
 from medorchestra.local.staged_report import ReportStatus, StagedReport
 
@@ -178,3 +179,24 @@ def test_the_verdict_follows_the_bounds_and_asks_for_more_cases_only_where_there
         assert found.high < -0.03 or (found.high < 0 and found.difference.p_value < 0.05)
     assert (found.needed is not None) == (found.verdict == "too few cases")
     assert found.needed is None or found.needed > found.n
+
+
+SERVED = {"engine": "server", "context_tokens": 8192}
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        ModelIdentity("reader", "sha256:2", settings=SERVED),
+        ModelIdentity("reader", "sha256:1", settings=SERVED | {"context_tokens": 4096}),
+        ModelIdentity("reader.gguf", "sha256:1", settings={"engine": "llama.cpp"}),
+    ],
+)
+def test_models_that_tell_themselves_apart_may_be_compared(new):
+    require_two_models(ModelIdentity("reader", "sha256:1", settings=SERVED), new)
+
+
+def test_two_servers_that_tell_the_same_are_refused_since_kept_answers_would_be_mixed_up():
+    one, other = (ModelIdentity("reader", "sha256:1", settings=dict(SERVED)) for _ in range(2))
+    with pytest.raises(SettingsError, match="kept answers of one would be taken for the other's; serve the new one"):
+        require_two_models(one, other)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from local.small_batch import CONTENT, PLAN, plan_with
-from noting_engine import CASES, GUIDELINE, TOO_LONG, Noting, case_of, is_outcome_question, strategy
+from noting_engine import CASES, GUIDELINE, TOO_LONG, Choosing, Noting, case_of, is_outcome_question, strategy
 from plan_with_parts import plan_with_parts
 
 from medorchestra.errors import SettingsError
@@ -18,6 +18,7 @@ from medorchestra.local.evaluation import strategies as strategies_module
 from medorchestra.local.evaluation.predictions import LabelledCase
 from medorchestra.local.evaluation.strategies import (
     STRATEGIES,
+    TIED,
     findings_text,
     make_strategies,
     rules_text,
@@ -125,6 +126,22 @@ def test_of_equally_many_votes_the_surer_ones_decide():
     assert strategy("self-consistency", engine, samples=2).predict(CASES[0]).outcome == "resectable"
 
 
+def test_chosen_votes_decide_by_majority_alone_and_equally_many_decide_nothing():
+    engine = Choosing(votes(("metastatic", 0.6), ("resectable", 0.9), ("metastatic", 0.6)))
+    said = strategy("self-consistency", engine, samples=3).predict(CASES[0])
+    assert (said.outcome, said.probability) == ("metastatic", 2 / 3)
+    engine = Choosing(votes(("metastatic", 0.6), ("resectable", 0.9)))
+    said = strategy("self-consistency", engine, samples=2).predict(CASES[0])
+    assert (said.outcome, said.probabilities, said.error) == (None, {}, TIED)
+    assert said.tokens > 0
+
+
+def test_one_vote_without_probabilities_keeps_sums_from_deciding_between_equally_many():
+    first = f"thought {sample_seed(1, 0)}\n"
+    engine = Choosing(votes(("metastatic", 0.9), ("resectable", 0.6)), scores=lambda question: first in question)
+    assert strategy("self-consistency", engine, samples=2).predict(CASES[0]).error == TIED
+
+
 def test_every_sample_thinks_by_itself_and_answers_on_its_own_thoughts():
     engine = Noting()
     said = strategy("self-consistency", engine, samples=3, seed=7).predict(CASES[0])
@@ -179,6 +196,20 @@ def test_orchestrated_decides_as_staging_does():
         assert said.review == staged.review
         assert said.is_open == (staged.decision.outcome is None)
     assert strategy("orchestrated", Noting()).predict(CASES[4]).is_open, "the artery is not mentioned"
+
+
+@pytest.mark.parametrize("name", ["direct", "guideline", "orchestrated-llm"])
+def test_a_choice_without_probabilities_has_none(name):
+    said = strategy(name, Choosing()).predict(CASES[0])
+    assert (said.outcome, said.probabilities, said.probability) == ("resectable", {}, None)
+
+
+def test_orchestrated_claims_no_probabilities_where_a_value_was_chosen_without_one():
+    said = strategy("orchestrated", Choosing()).predict(CASES[0])
+    assert (said.outcome, said.probabilities, said.review) == ("resectable", {}, True)
+    assert said.staged.decision.probabilities, "made of priors there: nothing that the model said"
+    said = strategy("orchestrated", Choosing(scores=lambda question: "liver" not in question)).predict(CASES[0])
+    assert said.probabilities == {}, "one is enough"
 
 
 def test_a_report_that_nothing_could_be_read_of_has_no_outcome_and_goes_to_a_person():

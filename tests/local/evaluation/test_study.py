@@ -180,11 +180,10 @@ def test_the_guideline_reaches_the_model(folder, readers, monkeypatch):
     opened = readers.open
 
     def watched(model, **options):
-        closing = opened(model, **options)
-        engine = closing.thing
+        engine = opened(model, **options)
         begin = engine.open
         engine.open = lambda conversation: heads.append(conversation.head) or begin(conversation)
-        return closing
+        return engine
 
     monkeypatch.setattr(llama_cpp, "LlamaCppEngine", watched)
     settings = mo.EvaluationSettings(strategies=("guideline",))

@@ -17,7 +17,7 @@ BASE_DIGEST: Final = "medorchestra.base_digest"
 
 _SUFFIXES: Final = (".lora_a", ".lora_b")
 _SIZES: Final = {".embedding_length": "width", ".block_count": "number of layers"}
-_EMBEDDING: Final = "token_embd.weight"
+EMBEDDING: Final = "token_embd.weight"
 
 
 def check_model(header: GgufHeader) -> None:
@@ -84,7 +84,7 @@ def _check_pair(stem: str, adapter: GgufHeader, model: GgufHeader) -> None:
         raise ModelError(f"{adapter.path}: half of the change to {stem!r} is missing; convert the adapter again")
     if min(len(first.shape), len(second.shape), len(base.shape)) < 2:
         raise ModelError(f"{adapter.path}: the change to {stem!r} is not one of matrices; convert the adapter again")
-    if stem == _EMBEDDING:  # llama.cpp looks rows up in A here, so that the two factors change places
+    if stem == EMBEDDING:  # llama.cpp looks rows up in A here, so that the two factors change places
         fits = (second.shape[1], first.shape[1]) == base.shape[:2]
     else:
         fits = (first.shape[0], second.shape[1]) == base.shape[:2] and first.shape[1] == second.shape[0]

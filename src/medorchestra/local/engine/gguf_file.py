@@ -87,11 +87,13 @@ class GgufHeader:
         path: the file.
         metadata: scalars and texts by key. Arrays (the vocabulary) are left out.
         tensors: by name.
+        data_offset: bytes from the start of the file to the tensor data.
     """
 
     path: Path
     metadata: Mapping[str, str | int | float | bool]
     tensors: Mapping[str, TensorInfo]
+    data_offset: int
 
     @property
     def architecture(self) -> str:
@@ -171,7 +173,7 @@ class _HeaderReader:
             raise self._damaged(f"it claims {tensor_count} tensors and {metadata_count} settings")
         metadata = self._metadata(metadata_count)
         tensors = self._tensors(tensor_count)
-        header = GgufHeader(self._path, metadata, tensors)
+        header = GgufHeader(self._path, metadata, tensors, self._data_offset(metadata))
         self._check_extent(header)
         return header
 
@@ -208,12 +210,15 @@ class _HeaderReader:
             raise self._damaged(f"{count - len(tensors)} tensor names are doubled")
         return tensors
 
+    def _data_offset(self, metadata: Mapping[str, str | int | float | bool]) -> int:
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise self._damaged(f"its alignment is {str(alignment)[:20]}")
+        return math.ceil(self._position / alignment) * alignment
+
     def _check_extent(self, header: GgufHeader) -> None:
         """Every tensor must end inside the file."""
-        alignment = header.count("general.alignment") or 32
-        if alignment < 1:
-            raise self._damaged(f"its alignment is {alignment}")
-        start = math.ceil(self._position / alignment) * alignment
+        start = header.data_offset
         end = max((start + tensor.offset + (tensor.size or 0) for tensor in header.tensors.values()), default=0)
         if end > self._size:
             raise self._truncated(f"it needs {end} bytes and has {self._size}")

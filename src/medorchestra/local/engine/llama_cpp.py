@@ -19,6 +19,7 @@ from typing import Final, Self
 from medorchestra.errors import ContextTooSmallError, ModelError, SettingsError
 from medorchestra.local.engine.adapter_fit import BASE_DIGEST, check_adapter, check_model
 from medorchestra.local.engine.chat import ChatFormat, Segment, chat_format
+from medorchestra.local.engine.fused_model import FUSED_WEIGHTS, fused_model
 from medorchestra.local.engine.gguf_file import GgufHeader, file_digest, read_gguf_header
 from medorchestra.local.engine.label_trie import candidate_probabilities
 from medorchestra.local.engine.llama_library import load_library
@@ -53,6 +54,7 @@ class LlamaCppEngine:
         context_tokens: int | None = None,
         gpu_layers: int = 0,
         threads: int | None = None,
+        fuse: bool = True,
     ) -> None:
         """Check the files and load them.
 
@@ -63,6 +65,7 @@ class LlamaCppEngine:
                 trained for, at most 8192.
             gpu_layers: layers computed on a GPU, -1 for all. Answers then depend on the GPU as well.
             threads: processor threads; default: one for each processor that this process may use.
+            fuse: read with a fused copy of model and adapter where one can be made (see `fused_model`).
 
         Raises:
             ModelError: a file is missing, damaged or foreign, llama-cpp-python is missing, or loading is off.
@@ -71,17 +74,17 @@ class LlamaCppEngine:
         path = model if isinstance(model, Path) else find_model(model)
         header = read_gguf_header(path)
         check_model(header)
-        adapter_path = None if adapter is None else Path(adapter)
-        if adapter_path is not None:
-            adapter_header = read_gguf_header(adapter_path)
-            check_adapter(adapter_header, header)
-            _check_trained_on(adapter_header, path)
         settings = _reader_settings(header, context_tokens, gpu_layers, threads)
+        adapter_path = None if adapter is None else Path(adapter)
+        adapter_header = None if adapter_path is None else _fitting_adapter(adapter_path, header)
         require_loading_allowed()
         self._library = load_library()
-        self._reader = LlamaReader(self._library, path, settings)
+        fused = None
+        if fuse and adapter_header is not None:
+            fused = fused_model(self._library, header, adapter_header, settings.threads)
+        self._reader = LlamaReader(self._library, fused or path, settings)
         try:
-            if adapter_path is not None:
+            if adapter_path is not None and fused is None:
                 self._reader.apply_adapter(adapter_path)
             self._chat = chat_format(header.chat_template, special_tokens=self._reader.special_texts())
             self._prompts = PromptTokens(self._reader, self._chat)
@@ -89,6 +92,9 @@ class LlamaCppEngine:
             self._reader.close()
             raise
         self._identity = _identity(self._library, self._reader, self._chat, (path, adapter_path), settings)
+        if fused is not None:
+            weights = {"weights": f"fused with the adapter, {FUSED_WEIGHTS}"}
+            self._identity = replace(self._identity, settings={**self._identity.settings, **weights})
         self._context_tokens = settings.context_tokens
         self._head: list[int] = []
         self._session: LlamaSession | None = None
@@ -407,14 +413,17 @@ def _reader_settings(
     return ReaderSettings(wanted, gpu_layers, threads or _usable_processors())
 
 
-def _check_trained_on(adapter: GgufHeader, model: Path) -> None:
-    """Refuse an adapter that names another base; one that names none passes, its shapes have been compared."""
+def _fitting_adapter(path: Path, model: GgufHeader) -> GgufHeader:
+    """The adapter's header. One that names another base is refused; one that names none passes by its shapes."""
+    adapter = read_gguf_header(path)
+    check_adapter(adapter, model)
     trained_on = adapter.text(BASE_DIGEST)
-    if trained_on and trained_on != file_digest(model):
+    if trained_on and trained_on != file_digest(model.path):
         raise ModelError(
-            f"{adapter.path}: trained on another base ({trained_on[:19]}) than {model.name}, which is "
-            f"{file_digest(model)[:19]}; name that base as the model, or train an adapter on this one"
+            f"{path}: trained on another base ({trained_on[:19]}) than {model.path.name}, which is "
+            f"{file_digest(model.path)[:19]}; name that base as the model, or train an adapter on this one"
         )
+    return adapter
 
 
 def _usable_processors() -> int:

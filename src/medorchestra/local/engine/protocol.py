@@ -37,6 +37,16 @@ class ModelIdentity:
     adapter_digest: str | None = None
     settings: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """False where the engine says of itself that it can only choose (see `Scored.scored`)."""
+        return self.settings.get("probabilities") is not False
+
+    @property
+    def is_of_server(self) -> bool:
+        """Whether a model server answers: the digest is then of what it tells of its model, not of the weights."""
+        return self.settings.get("engine") == "server"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Conversation:

@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 from typing import Any, Final
 
-from medorchestra.errors import ModelError
+from medorchestra.errors import ModelError, ServerFailedError
 from medorchestra.local.engine.server_address import ServerAddress
 
 MOST_BYTES: Final = 32 * 2**20
@@ -25,8 +25,11 @@ MOST_BYTES: Final = 32 * 2**20
 _PASSES: Final = frozenset({429, 502, 503, 504})
 """Too many requests, bad gateway, still loading, gateway time-out: what may be over in a moment."""
 
+_OF_THE_REQUEST: Final = frozenset({400, 413, 422})
+"""Bad request, too long, not to be processed: the same server may answer the next one."""
 
-class ServerRefusedError(ModelError):
+
+class ServerRefusedError(ServerFailedError):
     """The server answered with an error status.
 
     Attributes:
@@ -35,7 +38,7 @@ class ServerRefusedError(ModelError):
     """
 
     def __init__(self, message: str, status: int, *, too_long: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(message, of_server=status not in _OF_THE_REQUEST)
         self.status = status
         self.too_long = too_long
 
@@ -90,7 +93,7 @@ class ServerClient:
         """The JSON that the server has at a path.
 
         Raises:
-            ModelError: as `post`.
+            ServerRefusedError, ServerFailedError, ModelError: as `post`.
         """
         return self._ask("GET", path, None)
 
@@ -99,7 +102,8 @@ class ServerClient:
 
         Raises:
             ServerRefusedError: an error status, or a redirect, which is never followed.
-            ModelError: no whole reply in time, or one that is not JSON, after as many attempts as are allowed.
+            ServerFailedError: no whole reply in time, after as many attempts as are allowed.
+            ModelError: a reply that is not JSON.
         """
         return self._ask("POST", path, json.dumps(body).encode())
 
@@ -115,7 +119,7 @@ class ServerClient:
         where = f"model server {self.address} {path}"
         tried = f" after {failed} attempts" if failed > 1 else ""
         if isinstance(reply, _Trouble):
-            raise ModelError(f"{where}: {reply.what}{tried}; see whether it runs and what its log says")
+            raise ServerFailedError(f"{where}: {reply.what}{tried}; see whether it runs and what its log says")
         self._require_success(where, tried, reply)
         return _as_json(where, reply.body)
 

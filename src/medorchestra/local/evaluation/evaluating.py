@@ -17,6 +17,7 @@ from typing import Any
 
 from medorchestra.errors import SettingsError
 from medorchestra.local.engine.protocol import Engine
+from medorchestra.local.engine_opening import opened_engine
 from medorchestra.local.evaluation.evaluation import (
     Comparison,
     Evaluation,
@@ -30,6 +31,7 @@ from medorchestra.local.evaluation.evaluation import (
 from medorchestra.local.evaluation.labelled_set import LabelledSet
 from medorchestra.local.evaluation.prediction_store import PredictionStore
 from medorchestra.local.evaluation.predictions import NO_DECISION, Prediction, StrategyRun, run_name
+from medorchestra.local.evaluation.sampling_check import require_sampling
 from medorchestra.local.evaluation.strategies import STRATEGIES, make_strategies
 from medorchestra.local.ledger import Ledger
 from medorchestra.plan import Plan, content_digest
@@ -46,8 +48,8 @@ class Contender:
 
     Attributes:
         plan: the plan as this model runs it; a model as it comes is asked in the instructed form.
-        open_engine: opens it; the engine is closed when its strategies are through.
-        adapter: file name of its adapter, or None.
+        open_engine: opens it; what it opened is closed when its strategies are through.
+        adapter: file name of its adapter, or None. What a model server was started with, nobody here is told.
     """
 
     plan: Plan
@@ -55,27 +57,30 @@ class Contender:
     adapter: str | None = None
 
 
-def contenders_of(plan: Plan, model: str | Path, adapter: Path | None, *, bare: bool = True) -> list[Contender]:
-    """A model as it comes and, where there is one, with its adapter.
+def contenders_of(
+    plan: Plan, model: str | Path | Engine, adapter: Path | None, *, bare: bool = True
+) -> list[Contender]:
+    """A model as it comes and, where there is one, with its adapter. A model server and an engine that is given are one
+    contender, just as they are, and run the plan as `stage` would run it.
 
-    As it comes it is asked in the instructed form, which is made for such models; with the adapter in the plan's own.
+    As it comes a model is asked in the instructed form, which is made for such models; with the adapter in the plan's
+    own.
 
     Args:
         plan: the plan, as it will be run.
-        model: as `find_model` takes it.
-        adapter: the adapter, or None.
+        model: as `opened_engine` takes it.
+        adapter: from `chosen_adapter`: None for a server and for an engine that is given.
         bare: whether the model as it comes is measured too; without adapter it always is.
     """
-    from medorchestra.local.engine.llama_cpp import LlamaCppEngine
-
+    if adapter is None:
+        own = None if isinstance(model, str | Path) else model.identity.adapter
+        return [Contender(plan, lambda: opened_engine(model), own)]
     found = []
-    if bare or adapter is None:
+    if bare:
         instructed = plan.profile.model_copy(update={"prompt_form": "instructed"})
-        as_it_comes = plan.model_copy(update={"profile": instructed}) if adapter is not None else plan
-        found.append(Contender(as_it_comes, lambda: LlamaCppEngine(model)))
-    if adapter is not None:
-        found.append(Contender(plan, lambda: LlamaCppEngine(model, adapter=adapter), adapter.name))
-    return found
+        as_it_comes = plan.model_copy(update={"profile": instructed})
+        found.append(Contender(as_it_comes, lambda: opened_engine(model)))
+    return [*found, Contender(plan, lambda: opened_engine(model, adapter), adapter.name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,8 @@ def evaluate_set(  # noqa: PLR0913 - plan, set and contenders are what is measur
 
     Raises:
         SettingsError: an outcome of the order is not the plan's, or a strategy would be run twice under one name.
-        ModelError, StorageError: an engine cannot be opened, or the folder cannot be written.
+        ModelError, StorageError: an engine cannot be opened, or does not draw what self-consistency counts; or the
+            folder cannot be written.
     """
     strange = [name for name in settings.order if name not in {outcome.name for outcome in plan.outcomes}]
     if strange:
@@ -156,6 +162,8 @@ def evaluate_set(  # noqa: PLR0913 - plan, set and contenders are what is measur
     about = _settings_facts(settings, guideline) | {"models": [], "versions": _versions()}
     for contender in contenders:
         with contender.open_engine() as engine:
+            if "self-consistency" in settings.strategies:
+                require_sampling(engine)
             about["models"].append(_model_facts(contender, engine))
             repeated += _runs_of(contender, engine, labelled, settings, guideline, folder, progress)
     return EvaluationRuns(
@@ -166,7 +174,7 @@ def evaluate_set(  # noqa: PLR0913 - plan, set and contenders are what is measur
 def run_orchestrated(
     plan: Plan,
     sets: Sequence[LabelledSet],
-    model: str | Path,
+    model: str | Path | Engine,
     adapter: Path | None,
     *,
     folder: Path,

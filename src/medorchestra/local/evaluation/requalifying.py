@@ -14,6 +14,7 @@ from typing import Literal
 
 from medorchestra.errors import SettingsError
 from medorchestra.intervals import Z_95
+from medorchestra.local.engine.protocol import ModelIdentity
 from medorchestra.local.evaluation.error_anatomy import is_read_right
 from medorchestra.local.evaluation.measures import PairedDifference, Share, needed_pairs, paired_difference, share_of
 from medorchestra.local.evaluation.predictions import LabelledCase, Prediction, StrategyRun
@@ -100,6 +101,22 @@ def require_margin(margin: float) -> None:
     """
     if not 0 < margin < 1:
         raise SettingsError(f"margin {margin:g}: a loss of accuracy between 0 and 1, such as 0.03")
+
+
+def require_two_models(old: ModelIdentity, new: ModelIdentity) -> None:
+    """Refuse two model servers whose models cannot be told apart: kept answers of one would be taken for the other's,
+    and any new model would be found as good as the old one.
+
+    Raises:
+        SettingsError: they tell the same of their models.
+    """
+    if not (old.is_of_server and new.is_of_server) or old.digest != new.digest or old.settings != new.settings:
+        return
+    raise SettingsError(
+        f"--model and --against: both servers tell the same of their models ({new.name}, {new.digest[:19]}), so that "
+        "kept answers of one would be taken for the other's; serve the new one under a name of its own (llama-server "
+        "--alias, vLLM --served-model-name)"
+    )
 
 
 def _paired(

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from medorchestra.errors import SettingsError
+from medorchestra.local.aggregator import is_unscored
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.engine.protocol import Conversation, Engine, Session
 from medorchestra.local.evaluation.prediction_store import PredictionKey, PredictionStore
@@ -55,6 +56,8 @@ RULES_OVER_FINDINGS = (
 NOT_STATED_WORDS = "not stated"
 NOT_READ_WORDS = "not known"
 """Of a finding that could not be read: unknown is not silence."""
+TIED = "equally many votes, and no probabilities to tell between them"
+"""Error of a vote that decides nothing."""
 
 
 class Strategy(Protocol):
@@ -194,10 +197,13 @@ class OutcomeChoice:
                 tokens = chosen.tokens + session.prefix_tokens
         except Exception as problem:  # noqa: BLE001 - whatever an engine raises becomes an error of this case
             return Prediction(case_id, None, error=describe_error(problem), seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if chosen.tied:
+            return Prediction(case_id, None, error=TIED, seconds=seconds, tokens=tokens)
         prediction = Prediction(case_id, chosen.outcome, probabilities=chosen.probabilities, tokens=tokens)
         if self._store is not None:
             self._store.add(key, prediction)
-        return replace(prediction, seconds=time.perf_counter() - started)
+        return replace(prediction, seconds=seconds)
 
     def _key(self, text: str, settings: str) -> PredictionKey:
         identity = self.engine.identity
@@ -218,9 +224,11 @@ class OutcomeChoice:
         return _Chosen(outcome, probabilities if scored.scored else {}, scored.tokens)
 
     def _voted(self, session: Session, question: str, sampling: Sampling) -> _Chosen:
-        """Majority of the samples; of equally many votes, those with the higher sum of probabilities."""
+        """Majority of the samples; of equally many votes, those with the higher sum of probabilities. Where a vote came
+        without probabilities, equally many decide nothing."""
         thinking = self.rendered(THINKING_QUESTION)
         votes, sums, tokens = dict.fromkeys(self.labels, 0), dict.fromkeys(self.labels, 0.0), 0
+        all_scored = True
         for sample in range(sampling.samples):
             written = session.generate(
                 thinking,
@@ -233,20 +241,23 @@ class OutcomeChoice:
             chosen = self._scored(session, asked)
             tokens += written.tokens + chosen.tokens
             votes[chosen.outcome] += 1
+            all_scored = all_scored and bool(chosen.probabilities)
             for name, probability in chosen.probabilities.items():
                 sums[name] += probability
         winner = max(votes, key=lambda name: (votes[name], sums[name]))
-        return _Chosen(winner, {name: count / sampling.samples for name, count in votes.items()}, tokens)
+        tied = not all_scored and [*votes.values()].count(votes[winner]) > 1
+        return _Chosen(winner, {name: count / sampling.samples for name, count in votes.items()}, tokens, tied)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """An outcome, the probabilities of all (none where the engine gives none), and the tokens computed for them
-    without head and text."""
+    without head and text; whether another outcome had as many votes, and nothing tells between them."""
 
     outcome: str
     probabilities: dict[str, float]
     tokens: int
+    tied: bool = False
 
 
 def sample_seed(seed: int, sample: int) -> int:
@@ -319,11 +330,13 @@ class OrchestratedStrategy:
         )
         if staged.decision is None:
             return replace(said, error=staged.error or staged.status.value)
+        # A value that was chosen without a probability counts with its prior there: nothing that the model said.
+        unscored = any(is_unscored(staged.plan, answer) for answer in staged.answers if answer.finding is not None)
         return replace(
             said,
             outcome=staged.decision.best_outcome,
             is_open=staged.decision.outcome is None,
-            probabilities=staged.decision.probabilities,
+            probabilities={} if unscored else staged.decision.probabilities,
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medorchestra.errors import SettingsError
 from medorchestra.local.adapters import chosen_adapter
+from medorchestra.local.engine.protocol import Engine
 from medorchestra.local.evaluation.evaluating import EvaluationSettings, Progress, contenders_of, evaluate_set
 from medorchestra.local.evaluation.evaluation import Evaluation
 from medorchestra.local.evaluation.evaluation_files import write_evaluation
@@ -25,7 +26,7 @@ def evaluate(  # noqa: PLR0913 - each with a default that is right for most
     labelled: str | Path | LabelledSet,
     plan: Plan | str | Path = "pancreatic_cancer",
     *,
-    model: str | Path = "default",
+    model: str | Path | Engine = "default",
     adapter: str | Path | None = "auto",
     bare: bool = True,
     settings: EvaluationSettings | None = None,
@@ -42,7 +43,8 @@ def evaluate(  # noqa: PLR0913 - each with a default that is right for most
     Args:
         labelled: a file with reports and labels (see `read_labelled_set`), or a set that was read.
         plan: a plan, its path, or the name of a topic.
-        model: as `stage` takes it, by name or path.
+        model: as `stage` takes it. A model server, and an engine that is given, is measured as it is: one run of each
+            strategy.
         adapter: `auto`: the one beside the plan; `none` or None: none; else a path.
         bare: measure the model without the adapter too; it is then asked in the plan's instructed form.
         settings: strategies, samples, repeats, order.
