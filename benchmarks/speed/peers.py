@@ -45,22 +45,29 @@ ROWS = tuple(NAMES)
 CONTEXT_TOKENS = 4096
 
 
+class RowFailedError(Exception):
+    """The process of a row has ended before it was told to."""
+
+
 class RowProcess:
     """The process of one row (`peer_worker.py`)."""
 
     def __init__(self, name: str, task: Path, python: str, llama_server: str | None) -> None:
         """Start it and wait until its model is loaded; `why_not` says why it cannot be measured."""
         server = ["--llama-server", llama_server] if llama_server else []
-        self.name = name
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [python, str(HERE / "peer_worker.py"), name, str(task), *server],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             text=True,
             env=os.environ | {"OMP_WAIT_POLICY": "passive"},
         )
-        first = self._answer()
+        try:
+            first = self._answer()
+        except RowFailedError as failure:
+            first = {"ready": False, "why": str(failure)}
         self.why_not: str | None = None if first["ready"] else first["why"]
         self.versions: dict[str, str] = first.get("versions", {})
 
@@ -77,6 +84,7 @@ class RowProcess:
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()
+        self._said.close()
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -87,7 +95,10 @@ class RowProcess:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"row {self.name} ended with code {self._process.wait()}; run peer_worker.py to see why")
+            code = self._process.wait()
+            self._said.seek(0)
+            said = self._said.read().decode("utf-8", errors="replace").strip().splitlines()
+            raise RowFailedError(f"ended with code {code}: {said[-1] if said else 'nothing said'}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -116,7 +127,11 @@ def measure(task: PeerTask, args: argparse.Namespace) -> dict[str, Measured]:
                 chance.shuffle(order)
                 for name in order:
                     ids = [report.id for report in task.reports[length]]
-                    found[name].rounds.setdefault(length, []).append(running[name].read(ids))
+                    try:
+                        found[name].rounds.setdefault(length, []).append(running[name].read(ids))
+                    except RowFailedError as failure:  # the others are measured all the same
+                        found[name].why_not = str(failure)
+                        del running[name]
                     print(f"round {repeat + 1} of {args.repeats}, {length} tokens, {name}", file=sys.stderr)
         for name, process in running.items():
             found[name].peak_mb = process.end()

@@ -11,6 +11,8 @@ from peer_task import PeerTask
 from medorchestra.intervals import wilson_interval
 
 FLOOR_OF = {"a": "e", "a_unfused": "e", "a_instructed": "e_instructed"}
+OWN_PROMPTS = {"c", "f"}
+"""Rows whose prompts are not those of (a): the unique tokens of (a) are no measure for them."""
 COMPACT = {"a", "a_unfused", "b", "b_reuse", "d", "e"}
 NAMES = {
     "a": "(a) medorchestra, adapter, compact questions",
@@ -57,7 +59,7 @@ def summary_rows(task: PeerTask, found: dict[str, Measured]) -> list[dict[str, A
             rows[-1] |= {
                 "seconds_a_report": [one / len(reports) for one in seconds],
                 "tokens_a_report": tokens / len(reports),
-                "tokens_to_unique": tokens / unique,
+                "tokens_to_unique": None if name in OWN_PROMPTS else tokens / unique,
                 "right": right if asked else None,
                 "asked": asked,
                 "times_a": _ratios(seconds, found.get("a"), length),
@@ -68,10 +70,12 @@ def summary_rows(task: PeerTask, found: dict[str, Measured]) -> list[dict[str, A
 
 
 def _ratios(seconds: list[float], other: Measured | None, length: str) -> list[float] | None:
-    """Seconds over those of another row, round by round."""
+    """Seconds over those of another row, round by round; one of them may have failed at some round."""
     if other is None or length not in other.rounds:
         return None
-    return [one / two["seconds"] for one, two in zip(seconds, other.rounds[length], strict=True)]
+    return [
+        one / two["seconds"] for one, two in zip(seconds, other.rounds[length], strict=False)
+    ]  # one may have failed
 
 
 def _right(task: PeerTask, reports: list[Any], answers: dict[str, dict[str, str | None]]) -> tuple[int, int]:
@@ -138,7 +142,7 @@ def _line(row: dict[str, Any]) -> str:
         spread(row["times_a_instructed"], 1),
         spread(row["times_floor"]),
         f"{row['tokens_a_report']:.0f}",
-        f"{row['tokens_to_unique']:.2f}",
+        "" if row["tokens_to_unique"] is None else f"{row['tokens_to_unique']:.2f}",
         right,
         f"{row['peak_mb']:.0f}",
     ]

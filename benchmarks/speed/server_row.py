@@ -83,7 +83,7 @@ class LlamaServer:
 
 
 class Client:
-    """One client with one connection, on one slot."""
+    """One client, on one slot."""
 
     def __init__(self, port: int, slot: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_SECONDS)
@@ -108,6 +108,7 @@ class Client:
         self._connection.request("POST", "/completion", json.dumps(body), {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         reply = json.loads(response.read())
+        self._connection.close()  # opened again for the next one: the server hangs up on idle clients
         if response.status != 200:
             raise RuntimeError(f"llama-server answered {response.status}")
         return str(reply["content"]), computed_tokens(reply["timings"])
