@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,6 +106,16 @@ def test_another_adapter_gets_another_file_and_the_oldest_go(tmp_path):
     kept = set(fused_models_folder().iterdir())
     assert len(kept) == fusing.MOST_KEPT
     assert made[-1] in kept
+
+
+def test_what_a_killed_process_left_half_made_is_removed(tmp_path):
+    left, fresh = (fused_models_folder() / f".making-{name}" for name in ("old", "new"))
+    for folder in (left, fresh):
+        folder.mkdir(parents=True)
+        (folder / "wide.gguf").write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert fused_model(CopyingLlama(), *a_pair(tmp_path), threads=1) is not None
+    assert (left.exists(), fresh.exists()) == (False, True)
 
 
 def test_base_and_adapter_stay_apart_where_they_cannot_be_added(tmp_path, monkeypatch):

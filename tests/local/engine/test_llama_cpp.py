@@ -449,7 +449,7 @@ def test_an_adapter_changes_answers_and_identity(default_engine: LlamaCppEngine,
         without = ask_all(session, (2,))[2]
     for strength, close in ((0.0, True), (0.05, False)):
         path = lora(tmp_path / f"{strength}.gguf", strength)
-        with LlamaCppEngine(adapter=path, context_tokens=1024) as engine:
+        with LlamaCppEngine(adapter=path, context_tokens=1024, fuse=False) as engine:
             with engine.open(CONVERSATION) as session:
                 adapted = ask_all(session, (2,))[2]
             assert (adapted == pytest.approx(without, abs=1e-3)) is close

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from contextlib import closing
 from dataclasses import fields, replace
 from types import SimpleNamespace
 
@@ -48,7 +49,7 @@ def study(tmp_path_factory):
             raise ValueError(asked.report)
 
     readers.before = fails
-    contender = Contender(PLAN, lambda: readers.open("m.gguf"))
+    contender = Contender(PLAN, lambda: closing(readers.open("m.gguf")))
     settings = EvaluationSettings(strategies=("direct", "orchestrated"))
     made = evaluate_set(PLAN, labelled, [contender], settings, guideline=GUIDELINE)
     return SimpleNamespace(cases=labelled.cases, runs=made.runs, evaluation=made.evaluation)

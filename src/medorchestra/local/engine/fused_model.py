@@ -1,4 +1,4 @@
-"""Makes one model of a base and its adapter and keeps it on this machine: the same weights, read several times as fast.
+"""Makes one model of a base and its adapter and keeps it on this machine: the same weights, read twice as fast.
 
 An adapter that is applied while reading costs a third of the time, and some types of weights (Q4_1, in which the
 default model comes) have no layout that processors read fast. Here the adapter is added to the base once, in 32-bit
@@ -14,7 +14,9 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -28,10 +30,11 @@ from medorchestra.local.engine.gguf_file import GgufHeader, file_digest, read_gg
 
 FUSED_WEIGHTS: Final = "Q8_0"
 LARGEST_BASE: Final = 512 * 1024**2
-"""Bytes of the largest base that is fused. Beyond it, the copy would take much of a disk, and memory's speed begins to
-matter more than that of the arithmetic."""
+"""Bytes of the largest base that is fused: beyond it the copy takes gigabytes, and no such base was measured."""
 MOST_KEPT: Final = 4
 """Fused models in the folder; the one used longest ago goes first."""
+STALE: Final = 3600.0
+"""Seconds after which what a killed process has left half made is removed."""
 
 _FUSION: Final = "1"
 """Part of a fused model's name: raise it when it would be made otherwise."""
@@ -147,7 +150,11 @@ def _matrix(header: GgufHeader, name: str, mode: str = "r") -> np.memmap[Any, np
 
 
 def _forget_old(folder: Path, newest: Path) -> None:
-    others = sorted((path for path in folder.glob("*.gguf") if path != newest), key=lambda path: -path.stat().st_mtime)
-    for path in others[MOST_KEPT - 1 :]:
-        with contextlib.suppress(OSError):  # in use elsewhere
+    """Best effort: other processes use the folder, too."""
+    with contextlib.suppress(OSError):
+        for left in folder.glob(".making-*"):
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left, ignore_errors=True)
+        others = [path for path in folder.glob("*.gguf") if path != newest]
+        for path in sorted(others, key=lambda path: -path.stat().st_mtime)[MOST_KEPT - 1 :]:
             path.unlink()
