@@ -55,6 +55,7 @@ class Script:
         questions: words of a question -> other `answers` for it.
         honours: names of the fields of constraints that are honoured; the others are ignored without a word.
         likeliest: the most log-probabilities it gives; more asked for is an error; 0: it gives none.
+        vocabulary: how many tokens it knows, where it gives as many as asked of 1,000 and more; 0: it does not.
         spoil: changes log-probabilities before they are told.
         fault: called with each request; returns True where it has dealt with it.
         cut_at: tokens of a prompt that are read; the rest is cut off without a word.
@@ -66,6 +67,7 @@ class Script:
     questions: dict = field(default_factory=dict)
     honours: tuple = ("grammar",)
     likeliest: int = 100
+    vocabulary: int = 0
     spoil: object = staticmethod(lambda logprobs: logprobs)
     fault: object = None
     cut_at: int = 10**9
@@ -196,7 +198,7 @@ def reply_to(script, path, body):
 def model_entry(script, name):
     entry = {"id": name, "object": "model", "created": time.time_ns()}
     if script.style == "llama":
-        return {**entry, "owned_by": "llamacpp", "meta": {"n_vocab": 70000, "n_params": 12345}}
+        return {**entry, "owned_by": "llamacpp", "meta": {"n_vocab": script.vocabulary or 70000, "n_params": 12345}}
     if script.style == "vllm":
         return {**entry, "owned_by": "vllm", "root": "/models/reader", "max_model_len": script.context}
     return {**entry, "owned_by": "library"}
@@ -238,9 +240,13 @@ def completion_reply(script, body):
         text = script.written(text_of(prompt), body)
         reason = "stop" if len(text) <= body["max_tokens"] else "length"
         return 200, {"choices": [{"text": text[: body["max_tokens"]], "finish_reason": reason}], "usage": usage}
-    if body["logprobs"] > script.likeliest > 0:
+    logprobs, most = script.next_logprobs(prompt), script.likeliest
+    if 1000 <= body["logprobs"] <= script.vocabulary:
+        all_tokens = range(FIRST_CHARACTER, FIRST_CHARACTER + script.vocabulary)
+        logprobs, most = dict.fromkeys(all_tokens, -30.0) | logprobs, body["logprobs"]
+    elif body["logprobs"] > script.likeliest > 0:
         return 400, {"error": {"message": "too many logprobs"}}
-    pairs = sorted(script.next_logprobs(prompt).items(), key=lambda pair: -pair[1])[: script.likeliest]
+    pairs = sorted(logprobs.items(), key=lambda pair: -pair[1])[:most]
     first = pairs[0][0] if pairs else 0
     told = list(script.spoil(dict(pairs)).items())
     logprobs = None

@@ -118,6 +118,35 @@ def test_candidates_among_the_unlikely_tokens_are_chosen_without_a_probability()
     assert (scored.probabilities, scored.scored) == ((1.0, 0.0), False)
 
 
+def test_candidates_among_the_unlikely_tokens_are_scored_where_the_whole_vocabulary_can_be_had():
+    answers = {"perhaps": 0.5, "later": 0.2, "soon": 0.1, "both": 0.1, "yes": 0.06, "no": 0.04}
+    with (
+        llama(answers=answers, likeliest=5, vocabulary=4000) as server,
+        ServerEngine(server.url) as engine,
+        engine.open(REPORT) as session,
+    ):
+        assert engine.identity.settings["whole_vocabulary"] is True
+        server.requests.clear()
+        scored = session.choose("Is there a mass?", ("yes", "no"))
+        asked = [body["logprobs"] for path, body, _ in server.requests if path == "/v1/completions"]
+    assert scored.scored
+    assert scored.probabilities == pytest.approx((0.6, 0.4))
+    assert asked == [5, 3000]
+
+
+def test_untold_tokens_behind_a_branch_that_is_hardly_taken_do_not_matter():
+    answers = {"yes": 0.996, "no": 0.001, "nothing": 0.001, "perhaps": 0.001, "both": 0.001}
+    candidates = ("yes", "no", "normal", "nodular")  # what comes behind "no" is not among the three likeliest there
+    with (
+        llama(answers=answers, likeliest=5) as server,
+        ServerEngine(server.url) as engine,
+        engine.open(REPORT) as session,
+    ):
+        scored = session.choose("Is there a mass?", candidates)
+    assert scored.scored
+    assert scored.probabilities[0] == pytest.approx(0.998, abs=0.002)
+
+
 def test_an_unlikely_candidate_that_cannot_matter_is_bounded_by_the_least_likely_that_is_told():
     answers = {"yes": 0.99, "perhaps": 0.004, "later": 0.003, "both": 0.002, "no": 0.001}
     with (

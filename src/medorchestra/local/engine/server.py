@@ -33,8 +33,12 @@ BYTES_PER_TOKEN: Final = 2
 """For servers without a tokenizer. Text of any European language has more bytes to a token: a generous estimate."""
 
 MOST_UNTOLD: Final = 0.01
-"""Candidates outside the likeliest tokens may be at most this probable together: each then counts with what it has at
-most, and no probability is wrong by more."""
+"""Tokens outside the likeliest may lead to candidates that are at most this probable together: each such token then
+counts with what it has at most, and no probability is wrong by more."""
+
+MORE_LIKELY: Final = 3000
+"""How many tokens are asked for where the likeliest do not do, before all are: with llama-server and a vocabulary of
+49,152 they took 10 ms longer than 100, and all 300 ms; they settled 46 of 49 forks of the shipped plan and adapter."""
 
 _Found = TypeVar("_Found")
 _Asked = TypeVar("_Asked")
@@ -244,16 +248,15 @@ class ServerSession:
             self._require_room(len(asked) + max(map(len, sequences)))
             starts.append((*self._prefix, *asked))
         places = [(number, fork) for number, sequences in enumerate(answers) for fork in forks_in(sequences)]
-        found = dict(
-            zip(
-                places, self._engine.at_once(lambda place: self._next(starts[place[0]] + place[1]), places), strict=True
-            )
-        )
+        likeliest = self._abilities.likeliest
+        looked = self._engine.at_once(lambda place: self._next(starts[place[0]] + place[1], likeliest), places)
+        found = dict(zip(places, looked, strict=True))
         scores: list[Scored] = []
         for number, (choice, sequences) in enumerate(zip(choices, answers, strict=True)):
             here = {fork: tokens for (owner, fork), tokens in found.items() if owner == number}
             tokens = sum(self._computed(one.tokens, len(starts[number])) for one in here.values())
-            probabilities = _probabilities(sequences, here)
+            probabilities, further = self._probabilities(starts[number], sequences, here)
+            tokens += further
             if probabilities is not None:
                 scores.append(Scored(tuple(probabilities), tokens))
             else:
@@ -261,9 +264,29 @@ class ServerSession:
                 scores.append(Scored(chosen.probabilities, tokens + chosen.tokens, scored=False))
         return tuple(scores)
 
-    def _next(self, prompt: tuple[int, ...]) -> NextTokens:
+    def _probabilities(
+        self, start: tuple[int, ...], sequences: Sequence[tuple[int, ...]], found: dict[tuple[int, ...], NextTokens]
+    ) -> tuple[list[float] | None, int]:
+        """Probability of each candidate, None where too much stays untold; and the further tokens computed for it.
+
+        Where the likeliest tokens leave too much open, more are asked for, and at last all: a reply of megabytes. (An
+        adapter learns which of the candidates is the right one, not that nothing else may be written.)
+        """
+        size = self._abilities.vocabulary
+        tokens = 0
+        for most in sorted({min(MORE_LIKELY, size), size}):
+            probabilities, untold = _read_tree(sequences, found)
+            if math.fsum(untold.values()) <= MOST_UNTOLD:
+                return probabilities, tokens
+            for fork in [fork for fork, share in untold.items() if most and share > MOST_UNTOLD / len(untold)]:
+                found[fork] = self._next(start + fork, most)
+                tokens += self._computed(found[fork].tokens, len(start))
+        probabilities, untold = _read_tree(sequences, found)
+        return probabilities if math.fsum(untold.values()) <= MOST_UNTOLD else None, tokens
+
+    def _next(self, prompt: tuple[int, ...], most: int) -> NextTokens:
         try:
-            return self._abilities.model.next_tokens(prompt, self._abilities.likeliest)
+            return self._abilities.model.next_tokens(prompt, most)
         except ServerRefusedError as refused:
             if not refused.too_long:
                 raise
@@ -343,24 +366,30 @@ class ServerSession:
         self._closed = True
 
 
-def _probabilities(
+def _read_tree(
     sequences: Sequence[tuple[int, ...]], found: Mapping[tuple[int, ...], NextTokens]
-) -> list[float] | None:
-    """Probability of each candidate; None where the likeliest tokens leave out too much."""
-    settled = True
+) -> tuple[list[float], dict[tuple[int, ...], float]]:
+    """Probability of each candidate, and how much of it each fork's untold tokens lead to, at most."""
+    shares: dict[tuple[int, ...], float] = {}  # fork -> of those that come there
 
     def logits_at(before: tuple[int, ...], possible: Sequence[int]) -> list[float]:
-        nonlocal settled
         told = found[before].logprobs
-        untold = [token for token in possible if token not in told]
         at_most = min(told.values())  # so probable is a token that is not among the likeliest, or less
         known = math.fsum(math.exp(told[token]) for token in possible if token in told)
-        left_out = len(untold) * math.exp(at_most)
-        settled = settled and left_out <= MOST_UNTOLD * (known + left_out) and known > 0
+        untold = math.exp(at_most) * sum(token not in told for token in possible)
+        shares[before] = untold / (known + untold) if untold else 0.0
         return [told.get(token, at_most) for token in possible]
 
     probabilities = candidate_probabilities(sequences, logits_at)
-    return probabilities if settled else None
+    reached = {
+        fork: math.fsum(
+            probability
+            for sequence, probability in zip(sequences, probabilities, strict=True)
+            if sequence[: len(fork)] == fork
+        )
+        for fork in shares
+    }
+    return probabilities, {fork: share * reached[fork] for fork, share in shares.items()}
 
 
 def _identity(abilities: ServerAbilities) -> ModelIdentity:
@@ -379,6 +408,7 @@ def _identity(abilities: ServerAbilities) -> ModelIdentity:
             "report_markup": "told apart" if prompts is not None and prompts.tells_markup else "broken up",
             "probabilities": bool(abilities.likeliest),
             "likeliest_tokens": abilities.likeliest,
+            "whole_vocabulary": bool(abilities.vocabulary),
             "choice": abilities.choice.name if abilities.choice is not None else None,
             "grammar": abilities.grammar,
         },

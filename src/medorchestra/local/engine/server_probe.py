@@ -30,6 +30,9 @@ UNTOLD_CONTEXT_TOKENS: Final = 4096
 MOST_LIKELY: Final = (100, 20, 5)
 """How many of the likeliest tokens are asked for; of these, the most that the server gives."""
 
+MOST_VOCABULARY: Final = 200_000
+"""Tokens; the reply that tells all of a larger vocabulary would be too long (see `server_client.MOST_BYTES`)."""
+
 _HEAD: Final = "You read invented notes."
 _REPORT: Final = "Invented note: the garden gate is green. The bench is made of oak."
 _NONSENSE: Final = (("qvx-17", "jkw-42", "zpd-93"), ('≥ 2,5 "cm" \\ ü',))
@@ -51,6 +54,7 @@ class ServerAbilities:
         context_tokens: tokens that prompt and answer may take together.
         prompts: how prompts are tokenized and put together; None: it is sent messages, and tokens are estimated.
         likeliest: how many of the likeliest next tokens it gives with their log-probabilities; 0: none to rely on.
+        vocabulary: how many tokens the model knows, where it gives the log-probabilities of all of them; else 0.
         choice: how it is told to choose, or None.
         grammar: the field in which it takes a grammar, or None.
         warnings: what will be done without; each a sentence.
@@ -63,6 +67,7 @@ class ServerAbilities:
     context_tokens: int
     prompts: ServerPrompts | None
     likeliest: int
+    vocabulary: int
     choice: ChoiceForm | None
     grammar: str | None
     warnings: tuple[str, ...]
@@ -90,6 +95,7 @@ def probe_server(client: ServerClient, model: str | None, context_tokens: int | 
     if prompts is None:
         warnings.append("it has no tokenizer to rely on: tokens are estimated, and values are chosen, not scored")
     likeliest = _likeliest(asked, prompts) if prompts is not None else 0
+    vocabulary = _vocabulary(asked, prompts, entry) if prompts is not None and likeliest else 0
     if prompts is not None and not likeliest:
         warnings.append("its log-probabilities cannot be relied on: values are chosen, not scored")
     if not likeliest:
@@ -115,7 +121,9 @@ def probe_server(client: ServerClient, model: str | None, context_tokens: int | 
     else:
         checked = min(told, context_tokens or told)
     facts = _facts(client, entry, props)
-    return ServerAbilities(asked, kind, version, facts, checked, prompts, likeliest, choice, grammar, tuple(warnings))
+    return ServerAbilities(
+        asked, kind, version, facts, checked, prompts, likeliest, vocabulary, choice, grammar, tuple(warnings)
+    )
 
 
 # ------------------------------------------------------------ who it is
@@ -206,6 +214,20 @@ def _likeliest(model: ServerModel, prompts: ServerPrompts) -> int:
         except ModelError:
             return 0
     return 0
+
+
+def _vocabulary(model: ServerModel, prompts: ServerPrompts, entry: Mapping[str, Any]) -> int:
+    """The tokens that the model knows, where all of them can be asked for at once; else 0."""
+    meta = entry.get("meta")
+    size = meta.get("n_vocab") if isinstance(meta, dict) else None
+    if type(size) is not int or not 0 < size <= MOST_VOCABULARY:
+        return 0
+    prompt = [*prompts.prefix(_HEAD, _REPORT), *prompts.question("Is the gate green? Answer with yes or no.")]
+    try:
+        found = model.next_tokens(prompt, size)
+    except ModelError:  # more than it gives
+        return 0
+    return size if _hold_together(found, len(prompt)) and len(found.logprobs) > size // 2 else 0
 
 
 def _hold_together(found: NextTokens, prompt_tokens: int) -> bool:
