@@ -1,4 +1,4 @@
-"""`benchmarks/accuracy/ablations.py`: that a setting differs in one thing, that nothing is measured twice, the tables."""
+"""`benchmarks/accuracy/ablations.py`: a setting differs in one thing, nothing is measured twice, and the tables."""
 
 from __future__ import annotations
 
