@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medorchestra.errors import StorageError
+from medorchestra.local import ledger as ledger_module
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.ledger import Ledger, RunKey
 from medorchestra.local.shared_ledger import SharedLedger, gather, worker_files, workers_folder
@@ -83,8 +84,11 @@ def test_gathered_answers_are_in_the_ledger_once_and_the_files_are_gone(path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5), st.sampled_from(["x", "y"])), max_size=12))
-def test_whoever_keeps_what_in_whatever_order_nothing_is_lost_by_gathering(tmp_path, kept):
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5), st.sampled_from(["x", "y"])), max_size=12),
+    st.integers(1, 6),
+)
+def test_whoever_keeps_what_in_whatever_order_nothing_is_lost_by_gathering(tmp_path, kept, at_once):
     path = tmp_path / str(len(list(tmp_path.iterdir()))) / "ledger.sqlite"
     workers = [SharedLedger.open(path) for _ in range(3)]
     for worker, report, subtask in kept:
@@ -92,7 +96,9 @@ def test_whoever_keeps_what_in_whatever_order_nothing_is_lost_by_gathering(tmp_p
     before = {report: workers[0].find(f"sha256:{report}", KEY) for report in range(6)}
     for worker in workers:
         worker.close()
-    gather(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger_module, "AT_ONCE", at_once)
+        gather(path)
     with Ledger.open(path) as ledger:
         assert {report: ledger.find(f"sha256:{report}", KEY) for report in range(6)} == before
     assert answers_in(path) == len({(report, subtask) for _, report, subtask in kept})

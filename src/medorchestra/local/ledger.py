@@ -80,18 +80,24 @@ class RunKey:
         return self.plan, self.model, self.adapter, self.settings
 
 
-_ABSORB = (
+AT_ONCE = 2_000
+"""Reports whose answers are taken over in one statement: SQLite holds these answers in memory, to sort them."""
+
+_ABSORB_KEYS = (
     "INSERT INTO main.run (plan, model, adapter, settings)"
     " SELECT plan, model, adapter, settings FROM other.run WHERE true ON CONFLICT DO NOTHING",
     "INSERT INTO main.report (digest) SELECT digest FROM other.report ORDER BY id ON CONFLICT DO NOTHING",
     "INSERT INTO main.subtask (digest) SELECT digest FROM other.subtask WHERE true ON CONFLICT DO NOTHING",
-    # Through the small tables to the large one, in the order in which the rows will stand.
+)
+# Through the small tables to the large one, in the order in which the rows will stand.
+_ABSORB_ANSWERS = (
     "INSERT INTO main.answer SELECT report.id, run.id, subtask.id, theirs.content FROM other.answer theirs"
     " JOIN other.report old ON old.id = theirs.report JOIN main.report report ON report.digest = old.digest"
     " JOIN other.subtask asked ON asked.id = theirs.subtask JOIN main.subtask subtask ON subtask.digest = asked.digest"
     " JOIN other.run key ON key.id = theirs.run JOIN main.run run ON run.plan = key.plan AND run.model = key.model"
     " AND run.adapter = key.adapter AND run.settings = key.settings"
-    " ORDER BY report.id, run.id, subtask.id ON CONFLICT DO NOTHING",
+    " WHERE theirs.report BETWEEN ? AND ?"
+    " ORDER BY report.id, run.id, subtask.id ON CONFLICT DO NOTHING"
 )
 
 
@@ -162,7 +168,9 @@ class Ledger(PrivateStore):
             self._connection.execute("ATTACH DATABASE ? AS other", (str(path),))
             try:
                 with self._transaction():
-                    for statement in _ABSORB:
+                    for statement in _ABSORB_KEYS:
                         self._connection.execute(statement)
+                    for first in range(1, self._number("SELECT coalesce(max(id), 0) FROM other.report") + 1, AT_ONCE):
+                        self._connection.execute(_ABSORB_ANSWERS, (first, first + AT_ONCE - 1))
             finally:
                 self._connection.execute("DETACH DATABASE other")
