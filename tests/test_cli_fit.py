@@ -235,3 +235,11 @@ def test_the_default_model_is_calibrated_and_its_calibration_serves_it(capsys, f
     plan = read_plan(folder / "calibrated.yaml")
     identity = default_engine.identity
     assert plan.calibration_for(identity.digest, identity.adapter_digest) == plan.calibrations[0]
+
+
+@pytest.mark.parametrize("where", ["reports.csv/sub/calibrated.yaml", "."])
+def test_where_the_plan_cannot_be_written_no_report_is_read(capsys, folder, engines, where):
+    code, out, err = run(capsys, folder, "--out", folder / where)
+    assert (code, out) == (2, "")
+    assert "cannot be written" in " ".join(err.split())
+    assert engines == {"engines": [], "questions": 0}

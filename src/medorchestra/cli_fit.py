@@ -155,9 +155,10 @@ def calibrate(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.local.engine_opening import EngineOptions, opened_engine
     from medorchestra.local.labels import read_labelled
     from medorchestra.local.terminal import print_note
-    from medorchestra.plan_files import plan_path, read_plan, write_plan
+    from medorchestra.plan_files import plan_path, read_plan, require_writable, write_plan
 
     plan = read_plan(plan_source)
+    require_writable(out)
     batch = read_reports(reports, id_column=id_column, text_column=text_column)
     for note in batch.notes:
         print_note(note)
