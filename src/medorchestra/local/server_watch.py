@@ -47,20 +47,35 @@ class ServerWatch:
         Raises:
             ModelError: too many were lost in a row.
         """
-        if reading.lost is None:
-            if reading.tokens:  # else nothing was asked, which tells nothing
-                self._lost.clear()
-                self._look_at = LOOK_AFTER
-            return
-        self._lost.add(report.digest)
+        if reading.lost is not None:
+            self.note_lost(report.digest, reading.lost)
+        elif reading.tokens:  # else nothing was asked, which tells nothing
+            self.note_answered()
+
+    def note_answered(self) -> None:
+        """The server answered about a report."""
+        self._lost.clear()
+        self._look_at = LOOK_AFTER
+
+    def note_lost(self, digest: str, problem: str) -> None:
+        """The server failed and gave nothing for a report.
+
+        Args:
+            digest: of the report's text.
+            problem: what the server did, without report text.
+
+        Raises:
+            ModelError: too many were lost in a row.
+        """
+        self._lost.add(digest)
         lost = len(self._lost)
         if lost < self._look_at:
             return
         if not self._answers():
-            raise ModelError(f"{self._told(reading.lost)} {self._next_step()}")
+            raise ModelError(f"{self._told(problem)} {self._next_step()}")
         if lost >= STOP_AFTER:
             raise ModelError(
-                f"{self._told(reading.lost)} It still answers a short question: see in its log what it lacks for whole "
+                f"{self._told(problem)} It still answers a short question: see in its log what it lacks for whole "
                 f"reports (memory, context). {self._next_step()}"
             )
         self._look_at = lost + LOOK_AFTER

@@ -12,8 +12,10 @@ from small_study import GUIDELINE, study_rows, write_rows
 import medorchestra as mo
 from medorchestra.errors import ModelError, SettingsError
 from medorchestra.local.engine.protocol import ModelIdentity
+from medorchestra.local.engine.server_client import Patience
 from medorchestra.local.evaluation.evaluating import contenders_of
 from medorchestra.local.evaluation.strategies import STRATEGIES
+from medorchestra.local.server_watch import LOOK_AFTER
 from medorchestra.plan_files import write_plan
 
 
@@ -66,6 +68,33 @@ def test_votes_of_a_server_that_does_not_draw_are_refused_before_a_report_is_rea
         assert "Hypoenhancing" not in shown_to(server)
         assert [run.name for run in evaluate(folder, server.url, "orchestrated").runs] == ["orchestrated"]
         assert "Hypoenhancing" in shown_to(server)
+
+
+@pytest.mark.parametrize("strategy", ["direct", "guideline", "orchestrated-llm"])
+def test_a_server_that_goes_away_ends_the_evaluation_and_the_next_goes_on(folder, monkeypatch, strategy):
+    monkeypatch.setattr(Patience, "wait", lambda *_: None)
+    done = []
+    kept = {"out": folder / "out", "progress": lambda *told: done.append(told)}
+    with serving_reader() as server:
+
+        def dies(handler, body):
+            if len(done) < 4:
+                return False
+            handler.say(500, b"{}")
+            return True
+
+        server.fault = dies
+        with pytest.raises(ModelError, match=f"failed for {LOOK_AFTER} reports in a row") as caught:
+            evaluate(folder, server.url, strategy, **kept)
+        assert "Hypoenhancing" not in str(caught.value)
+        assert len(done) == 4 + LOOK_AFTER - 1
+        server.fault = None
+        before = len(server.requests)
+        (run,) = evaluate(folder, server.url, strategy, **kept).runs
+        rest = len(server.requests) - before
+        (whole,) = evaluate(folder, server.url, strategy).runs
+        assert rest < len(server.requests) - before - rest, "what was finished is not asked again"
+    assert run.outcome == whole.outcome
 
 
 def test_an_adapter_for_a_server_is_refused_before_it_is_asked(folder):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from medorchestra.errors import SettingsError
+from medorchestra.errors import ServerFailedError, SettingsError
 from medorchestra.local.aggregator import is_unscored
 from medorchestra.local.answers import Answer, AnswerStatus
 from medorchestra.local.engine.protocol import Conversation, Engine, Session
@@ -25,6 +25,7 @@ from medorchestra.local.executor import MARKUP_TOKENS, SHORT_ANSWER_TOKENS, desc
 from medorchestra.local.html_view import spoken
 from medorchestra.local.ledger import Ledger
 from medorchestra.local.records import Report
+from medorchestra.local.server_watch import ServerWatch
 from medorchestra.local.staged_report import ReportStatus, StagedReport
 from medorchestra.local.staging import Stager
 from medorchestra.plan import Finding, Plan, content_digest
@@ -72,6 +73,7 @@ class Strategy(Protocol):
         """What it says of one report. Looks at the report only, never at its labels.
 
         Raises:
+            ModelError: the model's server is gone (see `server_watch`).
             StorageError: what is kept cannot be read or written.
         """
         ...
@@ -161,6 +163,7 @@ class OutcomeChoice:
         self.engine = engine
         self.strategy = strategy
         self._store = store
+        self._watch = ServerWatch(engine, kept=store is not None)
         self.labels = {outcome.name: spoken(outcome.name) for outcome in plan.outcomes}
 
     def rendered(self, question: str) -> str:
@@ -179,6 +182,10 @@ class OutcomeChoice:
             head: trusted text before it.
             question: rendered.
             sampling: lets the model think first, and vote.
+
+        Raises:
+            ModelError: the model's server is gone (see `server_watch`).
+            StorageError: what is kept cannot be read or written.
         """
         started = time.perf_counter()
         asked = [STRATEGIES_VERSION, head, question, list(self.labels.items())]
@@ -188,6 +195,7 @@ class OutcomeChoice:
         kept = None if self._store is None else self._store.find(key, case_id)
         if kept is not None:
             return kept
+        failed: tuple[str, bool] | None = None  # what is told of it, and whether the model's server is to blame
         try:
             with self.engine.open(Conversation(head, text)) as session:
                 if sampling is None:
@@ -196,8 +204,14 @@ class OutcomeChoice:
                     chosen = self._voted(session, question, sampling)
                 tokens = chosen.tokens + session.prefix_tokens
         except Exception as problem:  # noqa: BLE001 - whatever an engine raises becomes an error of this case
-            return Prediction(case_id, None, error=describe_error(problem), seconds=time.perf_counter() - started)
+            failed = describe_error(problem), isinstance(problem, ServerFailedError) and problem.of_server
         seconds = time.perf_counter() - started
+        if failed is not None:  # here, where the error that may name the text is no longer the context of another
+            error, of_server = failed
+            if of_server:
+                self._watch.note_lost(key.text, error)
+            return Prediction(case_id, None, error=error, seconds=seconds)
+        self._watch.note_answered()
         if chosen.tied:
             return Prediction(case_id, None, error=TIED, seconds=seconds, tokens=tokens)
         prediction = Prediction(case_id, chosen.outcome, probabilities=chosen.probabilities, tokens=tokens)
