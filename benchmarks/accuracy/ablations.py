@@ -41,8 +41,9 @@ from medorchestra.phrases.phrase_bank import PhraseBank
 from medorchestra.plan import content_digest
 from medorchestra.plan_terminal import Told
 from medorchestra.rehearsal_scores import RehearsalScores
-from medorchestra.synthetic import SyntheticCase, cases_digest, check_case, write_whole
+from medorchestra.synthetic import SyntheticCase, cases_digest, check_case
 from medorchestra.topics import cases_folder
+from medorchestra.whole_files import write_whole
 
 RANK = 16
 SEED = 1

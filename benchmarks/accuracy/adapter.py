@@ -50,8 +50,9 @@ from medorchestra.phrases.phrase_bank import PhraseBank, read_phrase_bank
 from medorchestra.plan_files import plan_path
 from medorchestra.plan_terminal import Told
 from medorchestra.rehearsal_scores import CaseReading
-from medorchestra.synthetic import SyntheticCase, cases_digest, check_case, write_whole
+from medorchestra.synthetic import SyntheticCase, cases_digest, check_case
 from medorchestra.topics import cases_folder
+from medorchestra.whole_files import write_whole
 
 OpenEngine = Callable[[Path | None], Engine]
 """Makes the engine with this adapter, or without one; it is closed after its rehearsal."""

@@ -61,7 +61,8 @@ def finetune(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.fit_terminal import FittingDisplay, fitted_lines
     from medorchestra.fitting import FittingSettings, fit
     from medorchestra.plan_files import format_plan, plan_path, read_plan
-    from medorchestra.synthetic import read_cases, write_whole
+    from medorchestra.synthetic import read_cases
+    from medorchestra.whole_files import write_whole
 
     plan, path = read_plan(source), plan_path(source)
     folder = cases or _cases_folder(path, plan.topic)
@@ -155,7 +156,8 @@ def calibrate(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.local.engine_opening import EngineOptions, opened_engine
     from medorchestra.local.labels import read_labelled
     from medorchestra.local.terminal import print_note
-    from medorchestra.plan_files import plan_path, read_plan, require_writable, write_plan
+    from medorchestra.plan_files import plan_path, read_plan, write_plan
+    from medorchestra.whole_files import require_writable
 
     plan = read_plan(plan_source)
     require_writable(out)

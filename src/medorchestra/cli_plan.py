@@ -197,7 +197,7 @@ def rehearse(  # noqa: PLR0913 - one parameter for each option of the command
     from medorchestra.plan_terminal import CaseCount, score_lines
     from medorchestra.rehearsal import rehearse as run_rehearsal
     from medorchestra.rehearsal import validated
-    from medorchestra.synthetic import write_whole
+    from medorchestra.whole_files import write_whole
 
     if write and (split != "held_out" or limit is not None):
         raise SettingsError("--write: a validation record is of all held-out cases; leave out --split and --limit")
@@ -236,7 +236,7 @@ def show(
 
     from medorchestra.plan_files import plan_path, read_plan
     from medorchestra.plan_views.plan_view import plan_html, plan_lines, plan_renderable
-    from medorchestra.synthetic import write_whole
+    from medorchestra.whole_files import write_whole
 
     plan, path = read_plan(source), plan_path(source)
     text = _guideline_of(plan, path, guideline)

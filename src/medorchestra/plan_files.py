@@ -5,8 +5,6 @@ Knows files and formats; what a plan may hold is `plan`'s business.
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,6 +13,7 @@ from medorchestra.errors import PlanError
 from medorchestra.plan import Plan
 from medorchestra.plan_yaml import dump_plan_yaml, parse_plan_yaml
 from medorchestra.topics import guideline_folder, is_topic_name, topics
+from medorchestra.whole_files import write_whole
 
 
 def read_plan(source: str | Path) -> Plan:
@@ -88,49 +87,12 @@ def _describe(error: ValidationError, where: str, most: int = 8) -> str:
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
-    """Write a plan as YAML that `read_plan` reads back to an equal plan with the same digest.
-
-    Whole or not at all: written beside and renamed, so that a killed run leaves the old file. Makes the folder.
+    """Write a plan as YAML that `read_plan` reads back to an equal plan with the same digest. Whole or not at all.
 
     Raises:
-        PlanError: the file cannot be written.
+        StorageError: the file cannot be written.
     """
-    path = Path(path)
-    beside = _beside(path)
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(format_plan(plan), encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise _not_written(path, error) from None
-
-
-def require_writable(path: str | Path) -> None:
-    """Find out now whether a plan can be written there, not after an hour of reading. Leaves nothing but its folder.
-
-    Raises:
-        PlanError: it cannot.
-    """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _beside(path).touch()
-        _beside(path).unlink()
-    except OSError as error:
-        raise _not_written(path, error) from None
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _not_written(path: Path, error: OSError) -> PlanError:
-    return PlanError(f"{path}: cannot be written: {error.strerror}; check folder and free space")
+    write_whole(Path(path), format_plan(plan))
 
 
 def format_plan(plan: Plan) -> str:

@@ -34,7 +34,8 @@ from medorchestra.plan import Plan
 from medorchestra.plan_files import format_plan
 from medorchestra.rehearsal_scores import CaseReading, RehearsalScores
 from medorchestra.rules import NOT_STATED
-from medorchestra.synthetic import SyntheticCase, read_cases, write_cases, write_whole
+from medorchestra.synthetic import SyntheticCase, read_cases, write_cases
+from medorchestra.whole_files import write_whole
 
 if TYPE_CHECKING:  # the cloud side is loaded by `make_plan` alone: a rehearsal inside the hospital needs none of it
     from medorchestra.cloud.desk.client import CloudModel

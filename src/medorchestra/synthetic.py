@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from medorchestra.errors import CaseError, RuleError, StorageError
+from medorchestra.errors import CaseError, RuleError
 from medorchestra.plan import Plan
 from medorchestra.rules import NOT_STATED
 from medorchestra.topics import cases_folder, is_topic_name
+from medorchestra.whole_files import write_whole
 
 Split = Literal["development", "calibration", "held_out"]
 SPLITS: tuple[Split, ...] = ("development", "calibration", "held_out")
@@ -224,20 +224,6 @@ def write_cases(cases: Iterable[SyntheticCase], folder: str | Path) -> tuple[Pat
 
 def _line(case: SyntheticCase) -> str:
     return json.dumps(case.model_dump(mode="json", exclude={"split", *case._at_default()}), ensure_ascii=False)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside and rename, so that a killed run leaves the old file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; check folder and free space") from None
 
 
 def _refuse_doubled_ids(cases: Iterable[SyntheticCase], folder: Path) -> None:

@@ -31,7 +31,8 @@ from medorchestra.local.engine.model_files import find_model, require_loading_al
 from medorchestra.local.engine.protocol import Conversation
 from medorchestra.phrases.phrase_bank import PhraseBank
 from medorchestra.plan import Plan, content_digest
-from medorchestra.synthetic import SyntheticCase, write_whole
+from medorchestra.synthetic import SyntheticCase
+from medorchestra.whole_files import write_whole
 
 PARITY_CASES = 6
 PARITY_DIFFERENCE = 0.05

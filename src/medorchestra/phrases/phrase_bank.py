@@ -21,8 +21,9 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from medorchestra.errors import CaseError
 from medorchestra.plan import content_digest
 from medorchestra.plan_pieces import Name, PlanPiece, Provenance, ValueName
-from medorchestra.synthetic import Form, Split, write_whole
+from medorchestra.synthetic import Form, Split
 from medorchestra.topics import cases_folder, is_topic_name
+from medorchestra.whole_files import write_whole
 
 NUMBER: Literal["number"] = "number"
 """Stands for the value of a number finding in `states`: the number itself is in a slot."""

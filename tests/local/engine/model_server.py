@@ -55,7 +55,7 @@ class Script:
         questions: words of a question -> other `answers` for it.
         honours: names of the fields of constraints that are honoured; the others are ignored without a word.
         likeliest: the most log-probabilities it gives; more asked for is an error; 0: it gives none.
-        vocabulary: how many tokens it knows, where it gives as many as asked of 1,000 and more; 0: it does not.
+        vocabulary: how many tokens it knows, where it gives the log-probabilities of all if asked; 0: it does not.
         spoil: changes log-probabilities before they are told.
         fault: called with each request; returns True where it has dealt with it.
         cut_at: tokens of a prompt that are read; the rest is cut off without a word.
@@ -241,7 +241,7 @@ def completion_reply(script, body):
         reason = "stop" if len(text) <= body["max_tokens"] else "length"
         return 200, {"choices": [{"text": text[: body["max_tokens"]], "finish_reason": reason}], "usage": usage}
     logprobs, most = script.next_logprobs(prompt), script.likeliest
-    if 1000 <= body["logprobs"] <= script.vocabulary:
+    if body["logprobs"] == script.vocabulary:
         all_tokens = range(FIRST_CHARACTER, FIRST_CHARACTER + script.vocabulary)
         logprobs, most = dict.fromkeys(all_tokens, -30.0) | logprobs, body["logprobs"]
     elif body["logprobs"] > script.likeliest > 0:

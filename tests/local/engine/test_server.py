@@ -131,7 +131,7 @@ def test_candidates_among_the_unlikely_tokens_are_scored_where_the_whole_vocabul
         asked = [body["logprobs"] for path, body, _ in server.requests if path == "/v1/completions"]
     assert scored.scored
     assert scored.probabilities == pytest.approx((0.6, 0.4))
-    assert asked == [5, 3000]
+    assert asked == [5, 4000]
 
 
 def test_untold_tokens_behind_a_branch_that_is_hardly_taken_do_not_matter():

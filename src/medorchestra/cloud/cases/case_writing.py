@@ -33,8 +33,9 @@ from medorchestra.cloud.outgoing import Piece, PieceKind, guideline_piece
 from medorchestra.cloud.prompt_texts import instruction
 from medorchestra.plan import Plan
 from medorchestra.rules import NOT_STATED
-from medorchestra.synthetic import SyntheticCase, labelled, write_whole
+from medorchestra.synthetic import SyntheticCase, labelled
 from medorchestra.synthetic import write_cases as write_case_files
+from medorchestra.whole_files import write_whole
 
 BRIEFS_IN_A_REQUEST = 8
 REQUESTS_IN_A_WAVE = 8

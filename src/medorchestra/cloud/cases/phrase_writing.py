@@ -41,7 +41,8 @@ from medorchestra.phrases.phrase_bank import NUMBER, PhraseBank
 from medorchestra.phrases.phrase_bank import write_phrase_bank as write_bank_file
 from medorchestra.phrases.phrase_bank_check import check_bank
 from medorchestra.plan import Finding, Plan
-from medorchestra.synthetic import SPLITS, Form, Split, write_whole
+from medorchestra.synthetic import SPLITS, Form, Split
+from medorchestra.whole_files import write_whole
 
 FINDINGS_IN_A_REQUEST = 1
 STYLES_IN_A_REQUEST = 4

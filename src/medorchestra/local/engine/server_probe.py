@@ -27,8 +27,10 @@ from medorchestra.local.engine.server_requests import (
 UNTOLD_CONTEXT_TOKENS: Final = 4096
 """Taken where a server does not say how many tokens fit: what Ollama runs a model with unless told otherwise."""
 
-MOST_LIKELY: Final = (100, 20, 5)
-"""How many of the likeliest tokens are asked for; of these, the most that the server gives."""
+MOST_LIKELY: Final = (3000, 100, 20, 5)
+"""How many of the likeliest tokens are asked for; of these, the most that the server gives. So many, since an adapter
+learns which of the candidates is the right one, not that nothing else may be written: of 73 forks of three reports, with
+the shipped plan and adapter, 100 left 49 open and 3000 left 3. llama-server took 10 ms longer for 3000 than for 100."""
 
 MOST_VOCABULARY: Final = 200_000
 """Tokens; the reply that tells all of a larger vocabulary would be too long (see `server_client.MOST_BYTES`)."""
