@@ -1,6 +1,7 @@
 """Where the time of a staged report goes: the shares of llama.cpp, of the engine around it, and of everything else.
 
-    python benchmarks/speed/where_time_goes.py [--reports 60] [--threads 2] --out benchmarks/speed/where_time_goes
+    python benchmarks/speed/where_time_goes.py [--reports 60] [--threads 2] [--context full|focused]
+        --out benchmarks/speed/where_time_goes
 
 Stages reports of the development split into files, as `medorchestra stage` does, with the model opened and one report
 read before, and samples the stack meanwhile (`local/profiling.py`). A sample counts for the innermost function that a
@@ -72,41 +73,51 @@ def seconds_by_part(profile: Mapping[str, Any]) -> dict[str, float]:
 
 def table_lines(told: Mapping[str, Any]) -> list[str]:
     """The text of where_time_goes.md."""
-    parts, reports, tokens = told["seconds"], told["reports"], told["tokens"]
+    parts, reports = told["seconds"], told["reports"]
     whole = sum(parts.values())
-    others = tokens["computed"] - tokens["report"]
-    each = {READING: tokens["report"], ASKING: others}
-    costs = {part: f"{1000 * parts[part] / count:.2f} ms" for part, count in each.items() if count}
     return [
         f"# Where the time goes, {told['measured'][:10]}",
         "",
         f"`{told['command']}`",
         "",
         f"{reports} reports of the development split, {told['model']} with the shipped adapter, {told['threads']} "
-        f"threads; {told['processor']}, {told['cores']} cores.",
+        f"threads, context {told['context']}; {told['processor']}, {told['cores']} cores.",
         "",
         "| part | share | ms a report |",
         "| --- | --- | --- |",
         *(f"| {part} | {100 * parts[part] / whole:.1f} % | {1000 * parts[part] / reports:.1f} |" for part in ORDER),
         f"| all | 100 % | {1000 * whole / reports:.0f} |",
         "",
-        f"Tokens a report: {tokens['report'] / reports:.0f} of the text, {others / reports:.0f} of chat markup and the "
-        f"{told['subtasks']} questions. llama.cpp takes {costs.get(READING)} for a token of the text, and "
-        f"{costs.get(ASKING)} for one of the others.",
+        _tokens(told),
     ]
 
 
-def measure(reports: int, threads: int, out: Path) -> dict[str, Any]:
+def _tokens(told: Mapping[str, Any]) -> str:
+    """Tokens, and what one costs; excerpts are read by several questions, so that no token of the text has one cost."""
+    parts, reports, tokens = told["seconds"], told["reports"], told["tokens"]
+    others = tokens["computed"] - tokens["report"]
+    if told["context"] != "full" or not tokens["report"] or not others:
+        return f"Tokens computed a report: {tokens['computed'] / reports:.0f}; its text has {tokens['report'] / reports:.0f}."
+    return (
+        f"Tokens a report: {tokens['report'] / reports:.0f} of the text, {others / reports:.0f} of chat markup and the "
+        f"{told['subtasks']} questions. llama.cpp takes {1000 * parts[READING] / tokens['report']:.2f} ms for a token of "
+        f"the text, and {1000 * parts[ASKING] / others:.2f} ms for one of the others."
+    )
+
+
+def measure(reports: int, threads: int, context: str | None, out: Path) -> dict[str, Any]:
     """Stage them with a profile; what it says. The profile stays in `out`."""
     plan = mo.read_plan(TOPIC)
+    if context is not None:
+        plan = plan.model_copy(update={"profile": plan.profile.model_copy(update={"context": context})})
     cases = random.Random(5).sample(list(mo.read_cases(TOPIC, SPLIT)), reports + 1)
     with closing(EngineChoice(threads=threads)(plan)) as engine, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         first, *others = [mo.Report(case.id, case.text) for case in cases]
-        mo.stage_to_files(as_batch([first]), plan, folder / "warm_up", model=engine)
+        mo.stage_to_files(as_batch([first]), plan, folder / "warm_up", model=engine, unvalidated=True)
         out.mkdir(parents=True, exist_ok=True)
         with profiled(out):
-            mo.stage_to_files(as_batch(others), plan, folder / "staged", model=engine)
+            mo.stage_to_files(as_batch(others), plan, folder / "staged", model=engine, unvalidated=True)
         rows = (folder / "staged" / "results.jsonl").read_text(encoding="utf-8").splitlines()
         tokens = {
             "report": sum(engine.count_tokens(case.text) for case in cases[1:]),
@@ -118,6 +129,7 @@ def measure(reports: int, threads: int, out: Path) -> dict[str, Any]:
         "command": "python benchmarks/speed/where_time_goes.py " + " ".join(sys.argv[1:]),
         "model": model,
         "threads": threads,
+        "context": plan.profile.context,
         "reports": reports,
         "subtasks": len(plan.subtasks),
         "tokens": tokens,
@@ -130,9 +142,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=int, default=60)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--context", choices=["full", "focused"], help="what a question reads; default: as the plan says"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    told = measure(args.reports, args.threads, args.out)
+    told = measure(args.reports, args.threads, args.context, args.out)
     (args.out / "where_time_goes.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     text = "\n".join(table_lines(told))
     (args.out / "where_time_goes.md").write_text(text + "\n", encoding="utf-8")

@@ -42,7 +42,14 @@ def test_every_sample_counts_once_for_the_innermost_function_that_a_part_claims(
 
 def test_the_table_tells_shares_milliseconds_and_what_a_token_costs() -> None:
     seconds = dict.fromkeys(script.ORDER, 0.0) | {script.READING: 3.0, script.ASKING: 1.0}
-    about = {"measured": "2026-11-25T00:00:00", "command": "c", "model": "m", "threads": 2, "subtasks": 24}
+    about = {
+        "measured": "2026-11-25T00:00:00",
+        "command": "c",
+        "model": "m",
+        "threads": 2,
+        "context": "full",
+        "subtasks": 24,
+    }
     about |= {"processor": "p", "cores": "2", "reports": 4, "tokens": {"report": 1000, "computed": 1500}}
     text = "\n".join(script.table_lines(about | {"seconds": seconds}))
     assert f"| {script.READING} | 75.0 % | 750.0 |" in text

@@ -29,8 +29,8 @@ UNTOLD_CONTEXT_TOKENS: Final = 4096
 
 MOST_LIKELY: Final = (3000, 100, 20, 5)
 """How many of the likeliest tokens are asked for; of these, the most that the server gives. So many, since an adapter
-learns which of the candidates is the right one, not that nothing else may be written: of 73 forks of three reports, with
-the shipped plan and adapter, 100 left 49 open and 3000 left 3. llama-server took 10 ms longer for 3000 than for 100."""
+learns which of the candidates is right, not that nothing else may be written: of 73 forks of three reports, with the
+shipped plan and adapter, 100 left 49 open and 3000 left 3. llama-server took 10 ms longer for 3000 than for 100."""
 
 MOST_VOCABULARY: Final = 200_000
 """Tokens; the reply that tells all of a larger vocabulary would be too long (see `server_client.MOST_BYTES`)."""
