@@ -94,14 +94,14 @@ def table_lines(told: Mapping[str, Any]) -> list[str]:
 
 def _tokens(told: Mapping[str, Any]) -> str:
     """Tokens, and what one costs; excerpts are read by several questions, so that no token of the text has one cost."""
-    parts, reports, tokens = told["seconds"], told["reports"], told["tokens"]
-    others = tokens["computed"] - tokens["report"]
-    if told["context"] != "full" or not tokens["report"] or not others:
-        return f"Tokens computed a report: {tokens['computed'] / reports:.0f}; its text has {tokens['report'] / reports:.0f}."
+    parts, reports = told["seconds"], told["reports"]
+    text, others = told["tokens"]["report"], told["tokens"]["computed"] - told["tokens"]["report"]
+    if told["context"] != "full" or not text or not others:
+        return f"Tokens computed a report: {(text + others) / reports:.0f}; its text has {text / reports:.0f}."
     return (
-        f"Tokens a report: {tokens['report'] / reports:.0f} of the text, {others / reports:.0f} of chat markup and the "
-        f"{told['subtasks']} questions. llama.cpp takes {1000 * parts[READING] / tokens['report']:.2f} ms for a token of "
-        f"the text, and {1000 * parts[ASKING] / others:.2f} ms for one of the others."
+        f"Tokens a report: {text / reports:.0f} of the text, {others / reports:.0f} of chat markup and the "
+        f"{told['subtasks']} questions. llama.cpp takes {1000 * parts[READING] / text:.2f} ms for a token of the text, "
+        f"and {1000 * parts[ASKING] / others:.2f} ms for one of the others."
     )
 
 
