@@ -27,10 +27,17 @@ hypothesis.settings.load_profile("medorchestra")
 
 CACHE = "MEDORCHESTRA_CACHE"
 
+TERMINAL = {"TERM": "xterm-256color", "NO_COLOR": None, "FORCE_COLOR": None, "COLUMNS": None}
+"""What a progress bar looks like depends on these; tests must not depend on who runs them. None: not set."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     model_files.ALLOW_MODEL_LOADING = False
     client.ALLOW_HOSTED_MODELS = False
+    for name, value in TERMINAL.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     if not hasattr(config, "workerinput"):  # workers and the processes that tests start share what is made once
         os.environ[CACHE] = tempfile.mkdtemp(prefix="medorchestra-cache-")
 
